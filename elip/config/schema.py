@@ -1,0 +1,175 @@
+"""What a run is made of: typed sections, checked when they are built.
+
+A YAML file is one way to fill them (`elip.config.load_config`). Sizes are in pixels, tokens or samples, lengths of
+training in optimiser steps unless a name says otherwise.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are refused, values cannot change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class VisionConfig(Section):
+    """The image encoder: a timm Vision Transformer."""
+
+    name: str = "vit_base_patch16_224"
+    """Any name timm knows whose blocks are the standard pre-norm ones."""
+    image_size: int = Field(256, gt=0)
+    """Side of the square input, pixels; position embeddings are resized to it."""
+    weights: str | None = None
+    """`timm` for timm's pretrained weights, a checkpoint file, or null for random ones."""
+    options: dict[str, Any] = {}
+    """Passed to `timm.create_model`: patch_size, embed_dim, depth, num_heads, drop_path_rate, ..."""
+
+
+class TextConfig(Section):
+    """The text encoder: BERT whose upper layers attend to the image."""
+
+    weights: str | None = None
+    """Name or folder that transformers takes pretrained BERT weights and their config from; null for random ones."""
+    tokenizer: str = "bert-base-uncased"
+    """Name, folder or vocab.txt of a BERT WordPiece tokenizer."""
+    fusion_layer: int = Field(6, ge=0)
+    """Index of the first layer with cross-attention; the ones before it see text only."""
+    options: dict[str, Any] = {}
+    """Fields of the BERT config that differ from bert-base-uncased: hidden_size, num_hidden_layers, ..."""
+
+
+class ModelConfig(Section):
+    """The encoders and what all objectives share."""
+
+    vision: VisionConfig = VisionConfig()
+    text: TextConfig = TextConfig()
+    embed_dim: int = Field(256, gt=0)
+    """Width E of the joint image-text embedding."""
+    init: str | None = None
+    """Checkpoint of ours to start from (weights only); see also `--init`."""
+
+
+class ReducerConfig(BaseModel):
+    """A token reducer by name; every other key is a parameter of that reducer."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "none"
+    strict: bool = False
+    """Fail, instead of keeping all tokens, where the reducer needs a text and there is none."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The reducer's own parameters."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class TaskConfig(BaseModel):
+    """The task by name; its other keys are checked by the task's own `Config`, a subclass of this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    name: str
+
+
+class DataConfig(Section):
+    """Where the pairs are, and how images and captions are prepared."""
+
+    image_root: str = "."
+    """Folder that relative image paths in the annotation files start from."""
+    train: list[str] = []
+    """Annotation files, concatenated: JSON lists or JSON-lines; .tar files for shards."""
+    val: list[str] = []
+    test: list[str] = []
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """Area of the random training crop, as a share of the image."""
+    flip: bool = True
+    """Mirror half of the training images. Switch off where texts name left and right."""
+    randaugment: bool = True
+    max_words: int = Field(30, gt=0)
+    """Words of a caption kept after cleaning."""
+    max_broken_ratio: float = Field(0.0, ge=0, lt=1)
+    """Share of unreadable training images to pass over before the run stops; 0 stops at the first."""
+    num_workers: int = Field(4, ge=0)
+    """Loader processes per training process."""
+
+    @model_validator(mode="after")
+    def _crop_in_range(self) -> "DataConfig":
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale must be two numbers with 0 < low <= high <= 1, got {[low, high]}")
+        return self
+
+
+class OptimConfig(Section):
+    """AdamW and its learning-rate schedule."""
+
+    lr: float = Field(1e-4, gt=0)
+    min_lr: float = Field(1e-5, ge=0)
+    warmup_lr: float = Field(1e-5, ge=0)
+    weight_decay: float = Field(0.02, ge=0)
+    """Not applied to biases and other 1-d parameters."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    schedule: Literal["epoch", "step"] = "epoch"
+    """`epoch`: ALBEF's, warm-up in jumps during the first epoch, then a cosine over epochs. `step`: both per step."""
+    warmup_steps: int = Field(1000, ge=0)
+    warmup_interval: int = Field(100, gt=0)
+    """Steps between two jumps of the warm-up, with `schedule: epoch`."""
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    batch_size: int = Field(40, gt=0)
+    """Samples per process and forward pass."""
+    accumulate: int = Field(1, gt=0)
+    """Forward passes per optimiser step."""
+    epochs: int = Field(20, gt=0)
+    max_steps: int | None = Field(None, gt=0)
+    """Stop after this many optimiser steps, before `epochs` are over."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward pass; fp16 comes with a gradient scaler."""
+    clip_grad_norm: float | None = Field(None, gt=0)
+    checkpoint_activations: bool = False
+    """Recompute the encoders' activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    device: str = "auto"
+    """`auto`: the CUDA device of this process if there is one, else the CPU."""
+    seed: int = 42
+    log_every: int = Field(50, gt=0)
+    """Steps between two log entries."""
+    eval_every: int | None = Field(None, gt=0)
+    """Steps between two evaluations; null: at the end of each epoch."""
+    save_every: int | None = Field(None, gt=0)
+    """Steps between two checkpoints; null: at the end of each epoch."""
+    keep_last: int = Field(2, gt=0)
+    """Checkpoints kept, besides the best one."""
+
+
+class EvalConfig(Section):
+    """The evaluation."""
+
+    batch_size: int = Field(64, gt=0)
+    reducer: ReducerConfig | None = None
+    """Reducer for evaluation; null: the one of training."""
+    pictures: int = Field(8, ge=0)
+    """Examples drawn with the patches that were kept."""
+
+
+class RunConfig(Section):
+    """Everything that defines a run."""
+
+    task: TaskConfig
+    model: ModelConfig = ModelConfig()
+    reducer: ReducerConfig = ReducerConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    plugins: list[str] = []
+    """Modules or .py files that register reducers or tasks."""
+    output_dir: str = "runs/default"

@@ -1,0 +1,30 @@
+"""Mistakes a user can make, told in words for the user.
+
+Command lines print the message of an `ElipError` on one line and exit with code 2; anything else is a bug of ours and
+keeps its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ElipError(ValueError):
+    """What is wrong, where (file, key, item), and what to do about it."""
+
+
+class ConfigError(ElipError):
+    """A config file, an override or a parameter in it is wrong."""
+
+
+class DataError(ElipError):
+    """An annotation file, an item in it or an image is wrong."""
+
+
+class CheckpointError(ElipError):
+    """A checkpoint is missing, damaged, or made for something else."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the name in `known` nearest to `name`, or "" if none is near."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

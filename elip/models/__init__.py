@@ -1,0 +1,1 @@
+"""Encoders, fusion, momentum copies: every parameter that tasks share."""

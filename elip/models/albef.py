@@ -1,0 +1,88 @@
+"""The parts every task shares: image encoder, text and fusion encoder, projections to the joint space, reducer.
+
+Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation", NeurIPS 2021.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elip.config.schema import ModelConfig, ReducerConfig
+from elip.models.text import TextEncoder
+from elip.models.vision import VisionEncoder, VisionOutput
+from elip.models.weights import bert_config
+from elip.reducer import TokenReducer
+from elip.registry import REDUCERS
+
+
+class Albef(nn.Module):
+    """Image and text encoders with projections of their [CLS] to one space.
+
+    Args:
+        visual_encoder: the ViT.
+        text_encoder: BERT with fusion layers.
+        reducer: acts in the ViT; None keeps all tokens.
+        embed_dim: E.
+    """
+
+    def __init__(
+        self, visual_encoder: VisionEncoder, text_encoder: TextEncoder, reducer: TokenReducer | None, embed_dim: int
+    ) -> None:
+        super().__init__()
+        self.visual_encoder = visual_encoder
+        self.text_encoder = text_encoder
+        self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
+        self.text_proj = nn.Linear(text_encoder.width, embed_dim)
+        self.reducer = reducer
+
+    @classmethod
+    def create(cls, model: ModelConfig, reducer: ReducerConfig) -> "Albef":
+        """Return a new model as the config describes it, with the pretrained weights it names."""
+        visual_encoder = VisionEncoder.create(model.vision)
+        text_encoder = TextEncoder(bert_config(model.text), model.text.fusion_layer, visual_encoder.width)
+        return cls(
+            visual_encoder,
+            text_encoder,
+            build_reducer(reducer, visual_encoder, text_encoder.width),
+            model.embed_dim,
+        )
+
+    def set_checkpoint_activations(self, enabled: bool) -> None:
+        """Choose whether training recomputes activations in the backward pass."""
+        self.visual_encoder.checkpoint_activations = enabled
+        self.text_encoder.checkpoint_activations = enabled
+
+    def encode_image(
+        self, image: Tensor, text_cls: Tensor | None = None, *, reduce: bool = True, **options: Any
+    ) -> VisionOutput:
+        """Return the image's tokens.
+
+        Args:
+            image: [B, 3, H, W].
+            text_cls: [B, D of the text], for reducers that let the text decide.
+            reduce: run under the reducer; else keep all tokens.
+            options: see `VisionEncoder.forward`.
+        """
+        return self.visual_encoder(image, self.reducer if reduce else None, text_cls=text_cls, **options)
+
+    @property
+    def wants_teacher(self) -> bool:
+        """Whether the reducer wants scores and tokens of the momentum twin."""
+        return self.reducer is not None and self.reducer.uses_teacher
+
+    def image_feat(self, embeds: Tensor) -> Tensor:
+        """Return unit features from CLS, or from the mean token of a ViT without one: [B, P + N, D] to [B, E]."""
+        summary = embeds[:, 0] if self.visual_encoder.has_class_token else embeds.mean(dim=1)
+        return F.normalize(self.vision_proj(summary), dim=-1)
+
+    def text_feat(self, embeds: Tensor) -> Tensor:
+        """Return unit features of texts: [T, L, D] to [T, E]."""
+        return F.normalize(self.text_proj(embeds[:, 0]), dim=-1)
+
+
+def build_reducer(config: ReducerConfig, encoder: VisionEncoder, text_width: int | None = None) -> TokenReducer:
+    """Return the reducer that the config names, made for that encoder."""
+    reducer: TokenReducer = REDUCERS.build(config.name, encoder.info(text_width), **config.params)
+    reducer.strict = config.strict
+    return reducer

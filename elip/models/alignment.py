@@ -1,0 +1,141 @@
+"""What pre-training, retrieval and grounding share: contrast and matching of images and texts, with momentum twins.
+
+Li et al., "Align before Fuse", NeurIPS 2021, sections 3.2 and 3.3.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from elip.models.albef import Albef
+from elip.models.momentum import FeatureQueues, MomentumTwins
+from elip.models.text import ImageKV
+from elip.models.vision import VisionOutput
+from elip.objectives.itc import Similarities, similarities
+from elip.objectives.itm import Negatives, sample_negatives
+
+MIN_TEMP, MAX_TEMP = 0.001, 0.5
+"""Bounds of the learned temperature in the published code."""
+
+
+@dataclass(frozen=True)
+class MomentumFeatures:
+    """What the momentum twin says of a batch, without gradient: unit features [B, E] and its image tokens."""
+
+    image: Tensor
+    text: Tensor
+    vision: VisionOutput
+
+    def guidance(self) -> dict[str, Tensor]:
+        """Return what a reducer may learn from the twin: scores [B, P] of the patches and their tokens [B, P, D]."""
+        if not self.vision.cls_rows:
+            return {}
+        (row,) = self.vision.cls_rows.values()
+        return {"scores": row.mean(dim=1), "teacher": self.vision.tokens.x}
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Matching logits of aligned pairs [B, 2] and negatives [2B, 2]; hidden states of the other texts [B, L, D]."""
+
+    positive: Tensor
+    negative: Tensor
+    also: Tensor
+
+
+class AlignmentModel(nn.Module):
+    """ALBEF with its temperature, matching head, momentum twins and feature queues.
+
+    Args:
+        albef: the encoders.
+        queue_size: Q.
+        momentum: decay of the twins per step.
+        temp: initial temperature.
+        twins: further modules to keep momentum twins of, by name.
+    """
+
+    def __init__(
+        self, albef: Albef, queue_size: int, momentum: float, temp: float, twins: dict[str, nn.Module] | None = None
+    ) -> None:
+        super().__init__()
+        self.albef = albef
+        self.itm_head = nn.Linear(albef.text_encoder.width, 2)
+        self.temp = nn.Parameter(torch.tensor(temp))
+        self._twinned = ["albef", *(twins or {})]
+        for name, module in (twins or {}).items():
+            self.add_module(name, module)
+        self.momentum = MomentumTwins(self.online(), momentum)
+        self.queues = FeatureQueues(albef.vision_proj.out_features, queue_size)
+
+    def online(self) -> dict[str, nn.Module]:
+        """Return the modules that have momentum twins."""
+        return {name: self.get_submodule(name) for name in self._twinned}
+
+    @torch.no_grad()
+    def on_step_start(self) -> None:
+        """Keep the temperature in bounds and let the twins follow; once per optimiser step, before its forward pass."""
+        self.temp.clamp_(MIN_TEMP, MAX_TEMP)
+        self.momentum.follow(self.online())
+
+    @property
+    def slow(self) -> Albef:
+        """The momentum twin of the encoders."""
+        return self.momentum["albef"]  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def momentum_features(self, image: Tensor, text: Tensor, *, reduce: bool = False) -> MomentumFeatures:
+        """Return the twin's features of a batch; it sees the whole image unless `reduce`.
+
+        Args:
+            image: [B, 3, H, W].
+            text: [B, L, D], from the twin's own text layers.
+        """
+        last = self.slow.visual_encoder.depth - 1
+        wanted = (last,) if self.albef.wants_teacher else ()
+        output = self.slow.encode_image(image, text[:, 0], reduce=reduce, cls_rows=wanted)
+        return MomentumFeatures(self.slow.image_feat(output.embeds), self.slow.text_feat(text), output)
+
+    def contrast(self, image_feat: Tensor, text_feat: Tensor, keys: MomentumFeatures) -> Similarities:
+        """Return similarities [B, B + Q] with the batch's momentum features and the queues, over the temperature."""
+        return similarities(
+            image_feat, text_feat, (keys.image, self.queues.image), (keys.text, self.queues.text), self.temp
+        )
+
+    def matching_logits(self, fused: Tensor) -> Tensor:
+        """Return [T, 2] logits (no match, match) from fused hidden states [T, L, D]."""
+        return self.itm_head(fused[:, 0])
+
+    def draw_negatives(self, sim: Similarities, same: Tensor | None = None) -> Negatives:
+        """Return hard negatives from this batch's part of the similarities; `same` [B, B] marks pairs that are none."""
+        batch = len(sim.i2t)
+        return sample_negatives(sim.i2t[:, :batch].detach(), sim.t2i[:, :batch].detach(), same)
+
+    def match(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        image_kv: ImageKV,
+        negatives: Negatives,
+        also: tuple[Tensor, Tensor] | None = None,
+    ) -> Matching:
+        """Return matching logits of the aligned pairs and of their negatives.
+
+        All texts that meet the image of their own row go through the fusion layers together and share its keys and
+        values.
+
+        Args:
+            text: [B, L, D], from the text layers;  mask: [B, L].
+            image_kv: B images.
+            negatives: for each row.
+            also: more texts, one a row, with their mask, to fuse in the same pass (MLM).
+        """
+        encoder, batch = self.albef.text_encoder, len(text)
+        groups = [(text, mask), (text[negatives.text], mask[negatives.text]), *([also] if also else [])]
+        fused = encoder.fuse(torch.cat([t for t, _ in groups]), torch.cat([m for _, m in groups]), image_kv)
+        wrong_image = encoder.fuse(text, mask, image_kv, negatives.image)
+        return Matching(
+            positive=self.matching_logits(fused[:batch]),
+            negative=self.matching_logits(torch.cat([wrong_image, fused[batch : 2 * batch]])),
+            also=fused[2 * batch :],
+        )

@@ -1,0 +1,86 @@
+"""What ALBEF remembers between steps: slow copies of its encoders and queues of their features.
+
+Li et al., "Align before Fuse", NeurIPS 2021, section 3.2; the queues are those of MoCo (He et al., CVPR 2020).
+Neither changes unless its own method is called: a forward pass never does.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from elip.distributed import gather_rows
+
+
+class MomentumTwins(nn.ModuleDict):
+    """Slow copies of modules: parameters follow as an exponential moving average, without gradient.
+
+    Args:
+        online: the modules to follow, by name; they are copied as they are now.
+        decay: share of the old value kept at each update, ALBEF's `momentum`.
+    """
+
+    def __init__(self, online: Mapping[str, nn.Module], decay: float) -> None:
+        super().__init__({name: deepcopy(module) for name, module in online.items()})
+        self.decay = decay
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, online: Mapping[str, nn.Module]) -> None:
+        """Move each copy a little towards its module: copy = decay * copy + (1 - decay) * online."""
+        slow = [p for name in online for p in self[name].parameters()]
+        fast = [p for module in online.values() for p in module.parameters()]
+        torch._foreach_lerp_(slow, fast, 1 - self.decay)
+
+    @torch.no_grad()
+    def restart(self, online: Mapping[str, nn.Module]) -> None:
+        """Set each copy to its module, as after new weights were loaded into it."""
+        for name, module in online.items():
+            self[name].load_state_dict(module.state_dict())
+
+
+class FeatureQueues(nn.Module):
+    """The last Q image and text features of all ranks, oldest overwritten first; the pointer wraps around.
+
+    Args:
+        embed_dim: E.
+        length: Q, any number.
+    """
+
+    image: Tensor
+    text: Tensor
+    pointer: Tensor
+    filled: Tensor
+
+    def __init__(self, embed_dim: int, length: int) -> None:
+        super().__init__()
+        # Random directions until real features replace them, as ALBEF starts.
+        self.register_buffer("image", nn.functional.normalize(torch.randn(embed_dim, length), dim=0))
+        self.register_buffer("text", nn.functional.normalize(torch.randn(embed_dim, length), dim=0))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
+        self.register_buffer("filled", torch.zeros(1, dtype=torch.long))
+
+    @property
+    def length(self) -> int:
+        """Q."""
+        return self.image.shape[1]
+
+    @torch.no_grad()
+    def push(self, image_feat: Tensor, text_feat: Tensor) -> None:
+        """Put the features of all ranks in, rank 0 first. Call after the backward pass of a loss that read the queues.
+
+        Shape:
+            image_feat, text_feat: [B, E]
+        """
+        image_feat, text_feat = (gather_rows(f)[-self.length :] for f in (image_feat, text_feat))
+        count = len(image_feat)
+        place = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.length
+        self.image.index_copy_(1, place, image_feat.T.to(self.image.dtype))
+        self.text.index_copy_(1, place, text_feat.T.to(self.text.dtype))
+        self.pointer.copy_((self.pointer + count) % self.length)
+        self.filled.copy_((self.filled + count).clamp(max=self.length))
+
+    def fill_ratio(self) -> Tensor:
+        """Return the share of places that hold real features, in [0, 1]."""
+        return self.filled[0] / self.length

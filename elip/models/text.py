@@ -1,0 +1,298 @@
+"""BERT in two parts: layers that see text only, then fusion layers that also attend to the image.
+
+Parameters carry Hugging Face's names for BERT, with `crossattention` in the fusion layers (Li et al., "Align before
+Fuse", NeurIPS 2021, section 3.1). The keys and values of an image are projected once per fusion layer and shared by
+every text that meets the image.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import BertConfig
+from transformers.activations import ACT2FN
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """Keys and values of one attention layer, each [B, heads, N, d]."""
+
+    key: Tensor
+    value: Tensor
+
+    def select(self, index: Tensor) -> "KeyValue":
+        """Return those of the batch rows at `index`."""
+        return KeyValue(self.key[index], self.value[index])
+
+
+@dataclass(frozen=True)
+class ImageKV:
+    """Keys and values of a batch of images for every fusion layer.
+
+    Args:
+        layers: one entry a fusion layer.
+        mask: [B, N] bool, False where an image has no token; None while there are tokens everywhere.
+    """
+
+    layers: tuple[KeyValue, ...]
+    mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.layers[0].key)
+
+
+class Embeddings(nn.Module):
+    """Word, position and token-type embeddings, summed and normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return [T, L, D] for token ids [T, L]."""
+        position = self.position_embeddings.weight[: ids.shape[1]]
+        x = self.word_embeddings(ids) + position + self.token_type_embeddings.weight[0]
+        return self.dropout(self.LayerNorm(x))
+
+
+class AttentionProjections(nn.Module):
+    """Query, key and value projections of multi-head attention.
+
+    Args:
+        config: BERT's.
+        source_width: width of what is attended to; the text's own by default.
+    """
+
+    def __init__(self, config: BertConfig, source_width: int | None = None) -> None:
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.dropout = config.attention_probs_dropout_prob
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(source_width or config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(source_width or config.hidden_size, config.hidden_size)
+
+    def project(self, source: Tensor) -> KeyValue:
+        """Return keys and values of what is attended to. source: [B, N, width]."""
+        return KeyValue(self._heads(self.key(source)), self._heads(self.value(source)))
+
+    def forward(self, x: Tensor, kv: KeyValue, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """Return what each of the texts takes from its keys and values, before the output projection.
+
+        Args:
+            x: [T, L, D] queries, T a multiple of the B rows in `kv`; text t attends to row t % B.
+            kv: keys and values [B, heads, N, d].
+            mask: [B, 1, 1, N] bool, True where there is something to attend to; None for everywhere.
+            causal: let a place attend to itself and earlier ones only (T == B, L == N).
+        """
+        q = self._heads(self.query(x))
+        texts, heads, length, width = q.shape
+        images = len(kv.key)
+        if texts != images:  # several texts an image: one longer row of queries, so that no key or value is copied
+            q = q.view(-1, images, heads, length, width).permute(1, 2, 0, 3, 4).reshape(images, heads, -1, width)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, kv.key, kv.value, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        if texts != images:
+            out = out.view(images, heads, -1, length, width).permute(2, 0, 1, 3, 4).reshape(texts, heads, length, width)
+        return out.transpose(1, 2).flatten(2)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class Output(nn.Module):
+    """Dense, dropout, residual, LayerNorm: how every part of a BERT layer ends."""
+
+    def __init__(self, config: BertConfig, in_width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(in_width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class Attention(nn.Module):
+    """Attention of a BERT layer, to its own text or to something else, with its output part."""
+
+    def __init__(self, config: BertConfig, source_width: int | None = None) -> None:
+        super().__init__()
+        self.self = AttentionProjections(config, source_width)
+        self.output = Output(config, config.hidden_size)
+
+    def forward(self, x: Tensor, kv: KeyValue | None, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """Return x after attention to `kv`, or to x itself where that is None."""
+        kv = self.self.project(x) if kv is None else kv
+        return self.output(self.self(x, kv, mask, causal), x)
+
+
+class Intermediate(nn.Module):
+    """The widening half of a BERT layer's MLP."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.dense(x))
+
+
+class Layer(nn.Module):
+    """One BERT layer.
+
+    Args:
+        config: BERT's.
+        source_width: width of what its cross-attention attends to; None for a layer without one.
+    """
+
+    def __init__(self, config: BertConfig, source_width: int | None = None) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        if source_width is not None:
+            self.crossattention = Attention(config, source_width)
+        self.intermediate = Intermediate(config)
+        self.output = Output(config, config.intermediate_size)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        source: KeyValue | None = None,
+        source_mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Return the texts [T, L, D] after this layer; `source` is what its cross-attention attends to."""
+        x = self.attention(x, None, mask, causal)
+        if source is not None:
+            x = self.crossattention(x, source, source_mask)
+        return self.output(self.intermediate(x), x)
+
+
+class LayerStack(nn.Module):
+    """The layers, under Hugging Face's name `encoder.layer`."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(layers)
+
+
+class TextEncoder(nn.Module):
+    """BERT whose layers from `fusion_layer` on attend to an image.
+
+    Args:
+        config: BERT's; `num_hidden_layers` counts text and fusion layers.
+        fusion_layer: index of the first fusion layer.
+        image_width: width of the image tokens.
+    """
+
+    def __init__(self, config: BertConfig, fusion_layer: int, image_width: int) -> None:
+        super().__init__()
+        self.bert_config = config
+        self.fusion_layer = fusion_layer
+        self.checkpoint_activations = False
+        self.embeddings = Embeddings(config)
+        self.encoder = LayerStack(
+            [Layer(config, image_width if i >= fusion_layer else None) for i in range(config.num_hidden_layers)]
+        )
+        self.apply(lambda module: init_bert_weights(module, config.initializer_range))
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.bert_config.hidden_size
+
+    @property
+    def fusion_layers(self) -> list[Layer]:
+        """The layers with cross-attention."""
+        return list(self.encoder.layer[self.fusion_layer :])  # type: ignore[arg-type]
+
+    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the last hidden states of the text-only layers.
+
+        Shape:
+            ids, mask: [T, L], mask True or 1 where there is a token;  returns [T, L, D]
+        """
+        x = self.embeddings(ids)
+        for layer in self.encoder.layer[: self.fusion_layer]:
+            x = self._run(layer, x, key_mask(mask))
+        return x
+
+    def project(self, image_embeds: Tensor, mask: Tensor | None = None) -> ImageKV:
+        """Return keys and values of images for every fusion layer.
+
+        Shape:
+            image_embeds: [B, N, image width];  mask: [B, N] bool or None
+        """
+        return ImageKV(tuple(layer.crossattention.self.project(image_embeds) for layer in self.fusion_layers), mask)
+
+    def fuse(self, text: Tensor, mask: Tensor, image_kv: ImageKV, image_index: Tensor | None = None) -> Tensor:
+        """Return the last hidden states of texts that have met their images.
+
+        Without `image_index`, text t meets image t % B, and nothing of the images is copied: concatenate texts in
+        groups of B.
+
+        Args:
+            text: [T, L, D], from `encode`.
+            mask: [T, L], True or 1 where there is a token.
+            image_kv: B images, from `project`.
+            image_index: [T], the image each text meets.
+        """
+        if image_index is None and len(text) % len(image_kv):
+            raise ValueError(f"{len(text)} texts cannot be shared out evenly over {len(image_kv)} images")
+        image_mask = image_kv.mask if image_index is None or image_kv.mask is None else image_kv.mask[image_index]
+        source_mask = None if image_mask is None else key_mask(image_mask)
+        for layer, kv in zip(self.fusion_layers, image_kv.layers, strict=True):
+            source = kv if image_index is None else kv.select(image_index)
+            text = self._run(layer, text, key_mask(mask), source, source_mask)
+        return text
+
+    def _run(self, layer: Callable[..., Any], *args: Any) -> Tensor:
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False)
+        return layer(*args)
+
+
+class MLMHead(nn.Module):
+    """Vocabulary logits from hidden states; the output matrix is the word embedding.
+
+    Args:
+        config: BERT's.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.apply(lambda module: init_bert_weights(module, config.initializer_range))
+
+    def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
+        """Return logits [..., vocabulary] for hidden [..., D] and word embeddings [vocabulary, D]."""
+        return F.linear(self.LayerNorm(self.activation(self.dense(hidden))), word_embeddings, self.bias)
+
+
+def key_mask(mask: Tensor) -> Tensor:
+    """Return a mask over keys, [T, L] to [T, 1, 1, L] bool, the same for all heads and queries."""
+    return mask.bool()[:, None, None]
+
+
+def init_bert_weights(module: nn.Module, std: float) -> None:
+    """Initialise one module as BERT does: normal weights, zero biases (Devlin et al., 2019)."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx].detach())

@@ -1,0 +1,67 @@
+"""Image-text matching with hard negatives (ALBEF, section 3.2, equation 3)."""
+
+import logging
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+log = logging.getLogger(__name__)
+_warned: set[str] = set()
+
+
+class Negatives(NamedTuple):
+    """A hard negative for each row of a batch.
+
+    Shape:
+        image: [B], the image that text b is wrongly paired with
+        text: [B], the text that image b is wrongly paired with
+        valid: [B] bool, False for rows for which the batch holds no negative
+    """
+
+    image: Tensor
+    text: Tensor
+    valid: Tensor
+
+
+@torch.no_grad()
+def sample_negatives(sim_i2t: Tensor, sim_t2i: Tensor, same: Tensor | None = None) -> Negatives:
+    """Draw negatives within the batch, the more likely the more similar they are.
+
+    Args:
+        sim_i2t, sim_t2i: similarity over temperature within the batch, [B, B].
+        same: [B, B] bool, pairs that are no negatives; by default each row with itself.
+    """
+    if same is None:
+        same = torch.eye(len(sim_i2t), dtype=torch.bool, device=sim_i2t.device)
+    valid = ~same.all(dim=1)
+    # Probabilities that the softmax rounds to zero stay possible: a row always has something to draw from.
+    tiny = torch.finfo(torch.float32).tiny
+
+    def draw(sim: Tensor) -> Tensor:
+        weight = F.softmax(sim.float(), dim=1).clamp_min(tiny).masked_fill(same, 0)
+        weight[~valid] = 1  # drawn and thrown away by the caller: no branch that depends on the data
+        return torch.multinomial(weight, 1).squeeze(1)
+
+    return Negatives(image=draw(sim_t2i), text=draw(sim_i2t), valid=valid)
+
+
+def itm_loss(positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:
+    """Return the cross-entropy of matching logits, label 1 for aligned pairs, 0 for negatives.
+
+    Rows without a valid negative count nowhere; a warning is logged once.
+
+    Args:
+        positive: logits of the aligned pairs, [B, 2].
+        negative: logits of the negatives, [2B, 2]: a wrong image for each text, then a wrong text for each image.
+        valid: [B] bool.
+    """
+    logits = torch.cat([positive, negative]).float()
+    labels = torch.cat([torch.ones_like(valid), torch.zeros_like(valid), torch.zeros_like(valid)]).long()
+    weight = valid.repeat(3).to(logits.dtype)
+    losses = F.cross_entropy(logits, labels, reduction="none") * weight
+    if "negatives" not in _warned and not bool(valid.all()):
+        _warned.add("negatives")
+        log.warning("some rows have no negative in their batch (same image throughout): they are left out of ITM")
+    return losses.sum() / weight.sum().clamp_min(1)

@@ -1,0 +1,54 @@
+"""Masked language modelling (Devlin et al., NAACL 2019, section 3.1), distilled as in ALBEF (section 3.3, equation 7)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -100
+"""Label of places that are not predicted: PyTorch's default `ignore_index`."""
+
+
+class MaskedText(NamedTuple):
+    """Masked token ids and what to predict, both [T, L]; labels are `IGNORE` where nothing is predicted."""
+
+    ids: Tensor
+    labels: Tensor
+
+
+def mask_tokens(
+    ids: Tensor, *, probability: float, pad_id: int, cls_id: int, mask_id: int, vocab_size: int
+) -> MaskedText:
+    """Return ids of which a share is to be predicted: of those 80% read [MASK], 10% another word, 10% themselves.
+
+    Args:
+        ids: [T, L].
+        probability: chance of each place, PAD and CLS apart, to be predicted.
+    """
+    chance = torch.rand(ids.shape, device=ids.device)
+    chosen = (chance < probability) & (ids != pad_id) & (ids != cls_id)
+    fate = torch.rand(ids.shape, device=ids.device)
+    words = torch.randint(vocab_size, ids.shape, device=ids.device)
+    masked = torch.where(chosen & (fate < 0.8), mask_id, ids)
+    masked = torch.where(chosen & (fate >= 0.8) & (fate < 0.9), words, masked)
+    return MaskedText(masked, torch.where(chosen, ids, IGNORE))
+
+
+def mlm_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, alpha: float) -> Tensor:
+    """Return (1 - alpha) * cross-entropy + alpha * cross-entropy with the momentum model's distribution.
+
+    Args:
+        logits: [M, vocabulary], of the predicted places only.
+        labels: [M], the words there.
+        teacher: [M, vocabulary], the momentum model's logits there; None for no distillation.
+        alpha: weight of the teacher.
+    """
+    if len(labels) == 0:
+        return logits.sum() * 0.0  # nothing was masked: a zero that keeps its place in the graph
+    logits = logits.float()
+    hard = F.cross_entropy(logits, labels)
+    if teacher is None:
+        return hard
+    soft = -(F.log_softmax(logits, dim=1) * F.softmax(teacher.float(), dim=1)).sum(dim=1).mean()
+    return (1 - alpha) * hard + alpha * soft

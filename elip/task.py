@@ -1,0 +1,147 @@
+"""What a task is to the rest of the toolkit: the contract between `tasks/` and the training engine.
+
+A task owns its model, data sets, collation, objective and metric. It knows nothing of devices, ranks, optimisers or
+files that a run writes; the engine (`elip.engine`) knows nothing of any particular task.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from elip.config.schema import RunConfig, TaskConfig
+
+Batch = dict[str, Any]
+"""Tensors (moved to the device by the engine), and lists of whatever else a step wants to carry."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is when a step begins.
+
+    Args:
+        step: optimiser steps done, over all epochs.
+        total_steps: optimiser steps the run will do.
+        steps_per_epoch: optimiser steps of one epoch.
+    """
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the whole training done, in [0, 1]."""
+        return min(1.0, self.step / max(1, self.total_steps))
+
+    @property
+    def epochs(self) -> float:
+        """Epochs done, with their fraction."""
+        return self.step / max(1, self.steps_per_epoch)
+
+
+@dataclass
+class StepOutput:
+    """What one training step gives back.
+
+    Args:
+        losses: named scalars with gradient; the engine minimises their sum and logs each as `loss_<name>` is spelt.
+        logs: named scalars without gradient to log beside them (temperature, alpha, queue fill, tokens per block, ...).
+        after_backward: changes of state that must wait until the gradients are taken, such as filling a queue that
+            the losses have read. Called once per forward pass, on every rank.
+    """
+
+    losses: dict[str, Tensor]
+    logs: dict[str, Tensor | float] = field(default_factory=dict)
+    after_backward: Callable[[], None] | None = None
+
+
+@dataclass
+class EvalResult:
+    """What an evaluation gives back.
+
+    Args:
+        metrics: named figures; recall and accuracy in percent.
+        predictions: one JSON-serialisable object per item, in the order of the data set.
+        pictures: named sheets for people, [H, W, 3] uint8.
+    """
+
+    metrics: dict[str, float]
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Evaluator(Protocol):
+    """Runs a function over a data set, spread over all ranks; given to `Task.evaluate` by the engine."""
+
+    def map(
+        self,
+        dataset: Dataset,
+        step: Callable[[Batch], dict[str, Any]],
+        collate: Callable[[list[Any]], Batch],
+        batch_size: int | None = None,
+        gather: bool = True,
+    ) -> dict[str, Any]:
+        """Return what `step` gave for every item, joined in the order of the data set.
+
+        Each item is seen exactly once, whatever the number of ranks; data sets of equal length are split over the
+        ranks alike. `step` runs without gradient, under the run's precision, on batches already on the device, and
+        returns tensors [b, ...] (equal trailing shape in every batch) or lists of b objects. With `gather` every rank gets all items (tensors on the CPU);
+        without, each rank keeps its own share, on the device.
+        """
+        ...
+
+    def shard(self, length: int) -> range:
+        """Return the indices, of `length`, that this rank sees in `map`."""
+        ...
+
+
+class Task(nn.Module):
+    """A model with its data, objective and metric.
+
+    Subclasses register with `elip.registry.TASKS` and are built from the whole run config.
+    """
+
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    """The section `task:` of the config."""
+    headline: ClassVar[str]
+    """The metric, higher is better, that picks the best checkpoint."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def train_dataset(self) -> Dataset:
+        """Return the training set: `len`, and items by `elip.data.datasets.SampleKey` (epoch, index)."""
+        raise NotImplementedError
+
+    def collate(self, samples: list[Any]) -> Batch:
+        """Return training samples joined to a batch. A key `skipped` lists the broken items passed over, as text."""
+        raise NotImplementedError
+
+    def on_step_start(self) -> None:
+        """Update state that follows the parameters (momentum copies). Called once per optimiser step, before its
+        forward passes; never in evaluation."""
+
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Return the named losses of one batch."""
+        raise NotImplementedError
+
+    def eval_splits(self) -> Sequence[str]:
+        """Return the splits this task can evaluate: those of val, test, ... that the config gives files for."""
+        raise NotImplementedError
+
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        """Return metrics, predictions and pictures on one split. Called in eval mode; changes no buffer."""
+        raise NotImplementedError
+
+    def train_pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return named sheets [H, W, 3] uint8 that show what the model does on a batch; none by default."""
+        return {}
+
+    def parameters_to_optimise(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return the named parameters that training changes."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

@@ -1,0 +1,161 @@
+"""ALBEF's pre-training on image-caption pairs: contrast, matching, masked words, under any token reducer.
+
+Li et al., "Align before Fuse", NeurIPS 2021, section 3; with the reducer `elip`: Guo et al., arXiv:2309.16738.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from elip.config.schema import RunConfig, TaskConfig
+from elip.errors import ConfigError
+from elip.models.albef import Albef
+from elip.models.alignment import AlignmentModel, MomentumFeatures
+from elip.models.text import MLMHead
+from elip.models.vision import VisionOutput
+from elip.models.weights import load_bert
+from elip.objectives.distillation import alpha_at
+from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
+from elip.objectives.itm import Negatives, itm_loss
+from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
+from elip.registry import TASKS
+from elip.task import Batch, Progress, StepOutput, Task
+
+
+class PretrainConfig(TaskConfig):
+    """Settings of pre-training."""
+
+    name: str = "pretrain"
+    alpha: float = Field(0.4, ge=0, le=1)
+    """Weight of the momentum model's soft targets."""
+    alpha_warmup: bool = True
+    """Let alpha rise linearly over the first epoch."""
+    momentum: float = Field(0.995, ge=0, le=1)
+    """Decay of the momentum copies per optimiser step."""
+    reduce_momentum: bool = False
+    """Run the momentum image encoder under the reducer too."""
+    queue_size: int = Field(65536, gt=0)
+    temp: float = Field(0.07, ge=0.001, le=0.5)
+    """Initial temperature of the contrastive loss."""
+    mlm_probability: float = Field(0.15, ge=0, le=1)
+    text_length: int = Field(25, gt=1)
+    """Tokens of a caption, [CLS] included; longer ones are cut."""
+    k_test: int = Field(128, gt=0)
+    """Candidates that the zero-shot retrieval check re-ranks by matching."""
+
+
+@TASKS.register("pretrain")
+class Pretrain(Task):
+    """Pre-train on image-caption pairs (ITC + ITM + MLM), checked by zero-shot retrieval.
+
+    Batch: image [B, 3, H, W] float; ids, mask [B, L]. For tests and analyses it may also hold what is otherwise drawn:
+    masked_ids and mlm_labels [B, L]; negative_image and negative_text [B].
+    """
+
+    Config = PretrainConfig
+    headline = "r_mean"
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.task, PretrainConfig)
+        self.settings = config.task
+        if config.train.batch_size < 2:
+            raise ConfigError(
+                "train.batch_size: pre-training needs at least 2 pairs a process, because hard negatives come from "
+                f"the same batch; got {config.train.batch_size}."
+            )
+        albef = Albef.create(config.model, config.reducer)
+        albef.set_checkpoint_activations(config.train.checkpoint_activations)
+        mlm_head = MLMHead(albef.text_encoder.bert_config)
+        load_bert(config.model.text, albef.text_encoder, mlm_head)
+        self.model = AlignmentModel(
+            albef,
+            queue_size=self.settings.queue_size,
+            momentum=self.settings.momentum,
+            temp=self.settings.temp,
+            twins={"mlm_head": mlm_head},
+        )
+
+    def on_step_start(self) -> None:
+        self.model.on_step_start()
+
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        image, ids, mask = batch["image"], batch["ids"], batch["mask"]
+        model, encoder = self.model, self.model.albef.text_encoder
+        alpha = alpha_at(progress.epochs, self.settings.alpha, self.settings.alpha_warmup)
+        masked = self._masked(batch)
+        # Clean and masked captions go through the text layers as one batch.
+        both, both_mask = torch.cat([ids, masked.ids]), torch.cat([mask, mask])
+        keys, teacher = self._momentum_pass(image, both, both_mask, masked.labels)
+        text, masked_text = encoder.encode(both, both_mask).chunk(2)
+        vision = model.albef.encode_image(image, text[:, 0], progress=progress.fraction, **keys.guidance())
+
+        image_feat, text_feat = model.albef.image_feat(vision.embeds), model.albef.text_feat(text)
+        sim = model.contrast(image_feat, text_feat, keys)
+        with torch.no_grad():
+            slow_sim = model.contrast(keys.image, keys.text, keys)
+            targets = [soft_targets(one_hot_targets(s), s, alpha) for s in slow_sim]
+        negatives = self._negatives(batch) or model.draw_negatives(sim)
+        image_kv = encoder.project(vision.embeds, vision.mask)
+        matching = model.match(text, mask, image_kv, negatives, also=(masked_text, mask))
+        losses = {
+            "loss_itc": itc_loss(sim, *targets),
+            "loss_itm": itm_loss(matching.positive, matching.negative, negatives.valid),
+            "loss_mlm": mlm_loss(self._words(matching.also, masked.labels), _predicted(masked.labels), teacher, alpha),
+            **vision.losses,
+        }
+        return StepOutput(
+            losses,
+            logs={"alpha": alpha, "temp": model.temp.detach(), "queue_fill": model.queues.fill_ratio(), **_tokens(vision)},
+            after_backward=lambda: model.queues.push(keys.image, keys.text),
+        )
+
+    def _masked(self, batch: Batch) -> MaskedText:
+        if "masked_ids" in batch:
+            return MaskedText(batch["masked_ids"], batch["mlm_labels"])
+        return mask_tokens(
+            batch["ids"],
+            probability=self.settings.mlm_probability,
+            pad_id=self.tokenizer.pad_id,
+            cls_id=self.tokenizer.cls_id,
+            mask_id=self.tokenizer.mask_id,
+            vocab_size=self.tokenizer.vocab_size,
+        )
+
+    def _negatives(self, batch: Batch) -> Negatives | None:
+        if "negative_image" not in batch:
+            return None
+        image, text = batch["negative_image"], batch["negative_text"]
+        return Negatives(image, text, torch.ones_like(image, dtype=torch.bool))
+
+    @torch.no_grad()
+    def _momentum_pass(
+        self, image: Tensor, both: Tensor, both_mask: Tensor, labels: Tensor
+    ) -> tuple[MomentumFeatures, Tensor]:
+        """Return the twin's features and its logits at the masked places [M, vocabulary]."""
+        slow, head = self.model.slow, self.model.momentum["mlm_head"]
+        text, masked_text = slow.text_encoder.encode(both, both_mask).chunk(2)
+        keys = self.model.momentum_features(image, text, reduce=self.settings.reduce_momentum)
+        image_kv = slow.text_encoder.project(keys.vision.embeds, keys.vision.mask)
+        fused = slow.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
+        return keys, head(fused[labels != IGNORE], slow.text_encoder.embeddings.word_embeddings.weight)
+
+    def _words(self, fused: Tensor, labels: Tensor) -> Tensor:
+        """Return vocabulary logits at the places to predict, [M, vocabulary]."""
+        embeddings = self.model.albef.text_encoder.embeddings.word_embeddings.weight
+        return self.model.get_submodule("mlm_head")(fused[labels != IGNORE], embeddings)
+
+
+def _predicted(labels: Tensor) -> Tensor:
+    """The words at the places to predict: [B, L] to [M]."""
+    return labels[labels != IGNORE]
+
+
+def _tokens(vision: VisionOutput) -> dict[str, Tensor | float]:
+    """Tokens that leave each block, for the log; the mean of the batch where images differ."""
+    return {
+        f"tokens/block{index:02d}": block.mlp if block.per_image is None else block.per_image.float().mean()
+        for index, block in enumerate(vision.blocks)
+    }
