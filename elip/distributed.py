@@ -1,8 +1,13 @@
 """The few facts and exchanges that code below the engine needs of torch.distributed; all work in one process too."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -37,3 +42,34 @@ def gather_rows(x: Tensor) -> Tensor:
     gathered = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(gathered, padded)
     return torch.cat([rows[: int(count.item())] for rows, count in zip(gathered, counts, strict=True)])
+
+
+def gather_objects(value: T) -> list[T]:
+    """Return the objects of all ranks, rank 0 first. They are pickled: meant for small facts, not for tensors."""
+    if not is_distributed():
+        return [value]
+    gathered: list[T | None] = [None] * world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered  # type: ignore[return-value]  # every place is filled
+
+
+def share(value: T) -> T:
+    """Return the object of rank 0 on every rank."""
+    if not is_distributed():
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
+def on_first_rank(action: Callable[[], object]) -> None:
+    """Run `action` on rank 0; where it fails, every rank raises its error instead of waiting for the others."""
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            action()
+        except Exception as failure:
+            error = failure
+    error = share(error)
+    if error is not None:
+        raise error

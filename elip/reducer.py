@@ -86,6 +86,10 @@ class Blocks(Protocol):
         """Return the attention of CLS to the patches in one block, [B, heads, N], and compute nothing else of it."""
         ...
 
+    def run_with_cls_row(self, block: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all tokens after one block, and the attention of CLS to the patches in it, [B, heads, N]."""
+        ...
+
 
 @dataclass
 class ReductionContext:

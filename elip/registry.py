@@ -87,18 +87,39 @@ class Registry(Generic[T]):
         self.check_params(name, params)
         return self.get(name)(*args, **params)
 
+    def parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        """Return what the constructor takes from a config.
+
+        These are all its parameters but the first positional one: that is what the toolkit itself hands over (the
+        `EncoderInfo` to a reducer, the `RunConfig` to a task).
+        """
+        cls = self.get(name)
+        try:
+            signature = inspect.signature(cls, eval_str=True)
+        except NameError:  # an annotation that is imported for type checkers only
+            signature = inspect.signature(cls)
+        parameters = list(signature.parameters.values())
+        if parameters and parameters[0].kind not in (parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD):
+            parameters = parameters[1:]
+        return {p.name: p for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
+
     def check_params(self, name: str, params: Mapping[str, Any]) -> None:
-        """Raise an error that names the first of `params` that the constructor does not take by keyword."""
-        signature = inspect.signature(self.get(name))
-        known = [p.name for p in signature.parameters.values() if p.kind is not p.POSITIONAL_ONLY]
-        if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-            return
-        for param in params:
-            if param not in known:
+        """Raise an error for the first of `params` that the constructor does not take, or that it needs and lacks."""
+        takes = self.parameters(name)
+        named = {key: p for key, p in takes.items() if p.kind is not p.VAR_KEYWORD}
+        for key in params:
+            if key not in named and len(named) == len(takes):
                 raise ElipError(
-                    f"{self.kind} {name!r} has no parameter {param!r}.{did_you_mean(param, known)} "
-                    f"It takes: {', '.join(known) or 'none'}."
+                    f"{self.kind} {name!r} has no parameter {key!r}.{did_you_mean(key, named)} "
+                    f"{'It takes: ' + ', '.join(named) if named else 'It takes no parameters'}."
                 )
+        for key, parameter in named.items():
+            if key not in params and parameter.default is parameter.empty:
+                raise ElipError(f"{self.kind} {name!r} needs a value for its parameter {key!r}.")
+
+    def discard(self, module: str) -> None:
+        """Forget what the module of that name has registered."""
+        self._classes = {name: cls for name, cls in self._classes.items() if cls.__module__ != module}
 
     def _load(self) -> None:
         if self._complete:
@@ -114,19 +135,28 @@ class Registry(Generic[T]):
 
 
 def load_plugins(plugins: Iterable[str]) -> None:
-    """Import each plug-in once: a dotted module name, or the path of a .py file."""
+    """Import each plug-in once: a dotted module name, or the path of a .py file.
+
+    Raises:
+        ElipError: there is no such module or file, or it registers a name that is taken. Whatever else goes wrong
+            inside a plug-in is raised as it is.
+    """
     for plugin in plugins:
+        for registry in (REDUCERS, TASKS):
+            registry.names()  # names that are there already belong to whoever has them, not to the plug-in
         if plugin.endswith(".py"):
             _import_file(Path(plugin))
         else:
-            try:
-                importlib.import_module(plugin)
-            except ModuleNotFoundError as error:
-                if error.name != plugin.partition(".")[0] and error.name != plugin:
-                    raise  # the plug-in was found; something that it imports was not
-                raise ElipError(
-                    f"plugins: there is no module {plugin!r}. For a file, give its path with .py at the end."
-                ) from error
+            _import_module(plugin)
+
+
+def _import_module(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the plug-in was found; something that it imports was not
+        raise ElipError(f"there is no module {name!r}. For a file, give its path with .py at the end.") from error
 
 
 def _import_file(path: Path) -> None:
@@ -135,15 +165,18 @@ def _import_file(path: Path) -> None:
     if name in sys.modules:
         return
     if not path.is_file():
-        raise ElipError(f"plugins: there is no file {path}.")
+        raise ElipError(f"there is no file {path}.")
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # data-loader workers and dataclasses look the module up by name
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
+        for registry in (REDUCERS, TASKS):
+            registry.discard(name)  # so that the file can be tried again once it is mended
         raise
 
 

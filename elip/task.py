@@ -48,8 +48,10 @@ class StepOutput:
     """What one training step gives back.
 
     Args:
-        losses: named scalars with gradient; the engine minimises their sum and logs each as `loss_<name>` is spelt.
+        losses: scalars with gradient, named `loss_...`; the engine minimises their sum and logs each under its name,
+            the sum as `loss`.
         logs: named scalars without gradient to log beside them (temperature, alpha, queue fill, tokens per block, ...).
+            All steps on all ranks give the same names: the engine logs the mean over ranks.
         after_backward: changes of state that must wait until the gradients are taken, such as filling a queue that
             the losses have read. Called once per forward pass, on every rank.
     """
@@ -89,8 +91,8 @@ class Evaluator(Protocol):
 
         Each item is seen exactly once, whatever the number of ranks; data sets of equal length are split over the
         ranks alike. `step` runs without gradient, under the run's precision, on batches already on the device, and
-        returns tensors [b, ...] (equal trailing shape in every batch) or lists of b objects. With `gather` every rank gets all items (tensors on the CPU);
-        without, each rank keeps its own share, on the device.
+        returns tensors [b, ...] (equal trailing shape in every batch) or lists of b objects. With `gather` every rank
+        gets all items (tensors on the CPU); without, each rank keeps its own share, on the device.
         """
         ...
 
@@ -130,16 +132,33 @@ class Task(nn.Module):
         """Return the named losses of one batch."""
         raise NotImplementedError
 
+    def forward(self, batch: Batch) -> Tensor:
+        """Return what one inference gives for each item, the way the task is used once trained; for cost accounting."""
+        raise NotImplementedError
+
+    def example_batch(self, batch_size: int) -> Batch:
+        """Return a made-up batch of full size, without any file, that `training_step` and `forward` take."""
+        raise NotImplementedError
+
     def eval_splits(self) -> Sequence[str]:
-        """Return the splits this task can evaluate: those of val, test, ... that the config gives files for."""
+        """Return the splits this task can evaluate: those of val, test, ... that the config gives files for.
+
+        The first of them is evaluated during training and picks the best checkpoint.
+        """
         raise NotImplementedError
 
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
-        """Return metrics, predictions and pictures on one split. Called in eval mode; changes no buffer."""
+        """Return metrics, predictions and pictures on one split.
+
+        Called on all ranks, in eval mode, without gradient (`torch.enable_grad` gives it back); changes no buffer.
+        """
         raise NotImplementedError
 
     def train_pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Return named sheets [H, W, 3] uint8 that show what the model does on a batch; none by default."""
+        """Return named sheets [H, W, 3] uint8 that show what the model does on a batch; none by default.
+
+        Called like `evaluate`, after it, with a batch that training has just used.
+        """
         return {}
 
     def parameters_to_optimise(self) -> Iterable[tuple[str, nn.Parameter]]:

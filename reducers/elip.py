@@ -94,10 +94,11 @@ class Elip(TokenReducer):
         last = block + look_ahead - 1
         for ahead in range(block, last):
             guide = context.blocks.run(ahead, guide)
-        row = context.blocks.cls_row(last, guide).mean(dim=1)
         if self.full_look_ahead:
-            context.blocks.run(last, guide)
-        return row
+            _, row = context.blocks.run_with_cls_row(last, guide)
+        else:
+            row = context.blocks.cls_row(last, guide)
+        return row.mean(dim=1)
 
 
 def _check_look_ahead(depth: int, begin: Sequence[int], look_ahead: Sequence[int]) -> None:

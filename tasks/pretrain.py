@@ -3,14 +3,21 @@
 Li et al., "Align before Fuse", NeurIPS 2021, section 3; with the reducer `elip`: Guo et al., arXiv:2309.16738.
 """
 
-from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from elip.config.schema import RunConfig, TaskConfig
+from elip.data.annotations import load_annotations
+from elip.data.datasets import PretrainDataset, PretrainItem, collate_samples
+from elip.data.retrieval import RetrievalEvalItem, RetrievalEvalSet
+from elip.data.text import Tokenizer
+from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import ConfigError
+from elip.evaluation.retrieval import evaluate_retrieval
 from elip.models.albef import Albef
 from elip.models.alignment import AlignmentModel, MomentumFeatures
 from elip.models.text import MLMHead
@@ -21,7 +28,7 @@ from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
 from elip.objectives.itm import Negatives, itm_loss
 from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
 from elip.registry import TASKS
-from elip.task import Batch, Progress, StepOutput, Task
+from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput, Task
 
 
 class PretrainConfig(TaskConfig):
@@ -44,6 +51,8 @@ class PretrainConfig(TaskConfig):
     """Tokens of a caption, [CLS] included; longer ones are cut."""
     k_test: int = Field(128, gt=0)
     """Candidates that the zero-shot retrieval check re-ranks by matching."""
+    eval_text_length: int = Field(30, gt=1)
+    """Tokens of a caption in that check."""
 
 
 @TASKS.register("pretrain")
@@ -66,7 +75,7 @@ class Pretrain(Task):
                 "train.batch_size: pre-training needs at least 2 pairs a process, because hard negatives come from "
                 f"the same batch; got {config.train.batch_size}."
             )
-        albef = Albef.create(config.model, config.reducer)
+        albef = Albef.create(config.model, config.reducer, config.eval.reducer)
         albef.set_checkpoint_activations(config.train.checkpoint_activations)
         mlm_head = MLMHead(albef.text_encoder.bert_config)
         load_bert(config.model.text, albef.text_encoder, mlm_head)
@@ -77,6 +86,36 @@ class Pretrain(Task):
             temp=self.settings.temp,
             twins={"mlm_head": mlm_head},
         )
+
+        self._eval_sets: dict[str, RetrievalEvalSet] = {}
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the config names; not needed to build the model."""
+        tokenizer = Tokenizer.load(self.config.model.text.tokenizer)
+        vocab_size = self.model.albef.text_encoder.bert_config.vocab_size
+        if tokenizer.vocab_size > vocab_size:
+            raise ConfigError(
+                f"model.text.tokenizer: {self.config.model.text.tokenizer} has {tokenizer.vocab_size} words, but the "
+                f"text encoder only {vocab_size}; set model.text.options.vocab_size to at least the tokenizer's."
+            )
+        return tokenizer
+
+    def train_dataset(self) -> PretrainDataset:
+        data, vision = self.config.data, self.config.model.vision
+        return PretrainDataset(
+            load_annotations(data.train, PretrainItem),
+            data.image_root,
+            TrainTransform(vision.image_size, data.crop_scale, data.flip, data.randaugment),
+            seed=self.config.train.seed,
+            max_words=data.max_words,
+            skip_broken=data.max_broken_ratio > 0,
+        )
+
+    def collate(self, samples: list[Any]) -> Batch:
+        batch = collate_samples(samples)
+        ids, mask = self.tokenizer.encode(batch.pop("caption"), self.settings.text_length)
+        return {**batch, "ids": ids, "mask": mask}
 
     def on_step_start(self) -> None:
         self.model.on_step_start()
@@ -111,6 +150,55 @@ class Pretrain(Task):
             logs={"alpha": alpha, "temp": model.temp.detach(), "queue_fill": model.queues.fill_ratio(), **_tokens(vision)},
             after_backward=lambda: model.queues.push(keys.image, keys.text),
         )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return matching logits [B, 2] of each image with its caption."""
+        encoder, mask = self.model.albef.text_encoder, batch["mask"]
+        text = encoder.encode(batch["ids"], mask)
+        vision = self.model.albef.encode_image(batch["image"], text[:, 0])
+        return self.model.matching_logits(encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask)))
+
+    def example_batch(self, batch_size: int) -> Batch:
+        """Return noise for images and captions of full length, a share of whose words is masked."""
+        side, length = self.config.model.vision.image_size, self.settings.text_length
+        vocab_size = self.model.albef.text_encoder.bert_config.vocab_size
+        ids = torch.randint(vocab_size // 2, vocab_size, (batch_size, length))
+        masked = max(1, round(self.settings.mlm_probability * length))
+        labels = torch.full_like(ids, IGNORE)
+        labels[:, 1 : masked + 1] = ids[:, 1 : masked + 1]
+        return {
+            "image": torch.randn(batch_size, 3, side, side),
+            "ids": ids,
+            "mask": torch.ones_like(ids, dtype=torch.bool),
+            "masked_ids": ids,
+            "mlm_labels": labels,
+        }
+
+    def eval_splits(self) -> list[str]:
+        return [split for split in ("val", "test") if getattr(self.config.data, split)]
+
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        return evaluate_retrieval(
+            self.model.albef,
+            self.model.matching_logits,
+            self._eval_set(split),
+            self.tokenizer,
+            k=self.settings.k_test,
+            text_length=self.settings.eval_text_length,
+            num_pictures=self.config.eval.pictures,
+            evaluator=evaluator,
+        )
+
+    def _eval_set(self, split: str) -> RetrievalEvalSet:
+        if split not in self._eval_sets:
+            data = self.config.data
+            self._eval_sets[split] = RetrievalEvalSet(
+                load_annotations(getattr(data, split), RetrievalEvalItem),
+                data.image_root,
+                EvalTransform(self.config.model.vision.image_size),
+                data.max_words,
+            )
+        return self._eval_sets[split]
 
     def _masked(self, batch: Batch) -> MaskedText:
         if "masked_ids" in batch:

@@ -4,15 +4,20 @@ A YAML file is one way to fill them (`elip.config.load_config`). Sizes are in pi
 training in optimiser steps unless a name says otherwise.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Share of a running mean that one step keeps."""
 
 
 class Section(BaseModel):
     """A part of the config: unknown keys are refused, values cannot change after the check."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class VisionConfig(Section):
@@ -55,7 +60,7 @@ class ModelConfig(Section):
 class ReducerConfig(BaseModel):
     """A token reducer by name; every other key is a parameter of that reducer."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, validate_default=True, ser_json_inf_nan="constants")
 
     name: str = "none"
     strict: bool = False
@@ -67,10 +72,8 @@ class ReducerConfig(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(Section):
     """The task by name; its other keys are checked by the task's own `Config`, a subclass of this."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     name: str
 
@@ -96,12 +99,13 @@ class DataConfig(Section):
     num_workers: int = Field(4, ge=0)
     """Loader processes per training process."""
 
-    @model_validator(mode="after")
-    def _crop_in_range(self) -> "DataConfig":
-        low, high = self.crop_scale
+    @field_validator("crop_scale")
+    @classmethod
+    def _crop_in_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        low, high = value
         if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_scale must be two numbers with 0 < low <= high <= 1, got {[low, high]}")
-        return self
+            raise ValueError(f"expected two numbers with 0 < low <= high <= 1, got {[low, high]}")
+        return value
 
 
 class OptimConfig(Section):
@@ -112,13 +116,19 @@ class OptimConfig(Section):
     warmup_lr: float = Field(1e-5, ge=0)
     weight_decay: float = Field(0.02, ge=0)
     """Not applied to biases and other 1-d parameters."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     schedule: Literal["epoch", "step"] = "epoch"
     """`epoch`: ALBEF's, warm-up in jumps during the first epoch, then a cosine over epochs. `step`: both per step."""
     warmup_steps: int = Field(1000, ge=0)
     warmup_interval: int = Field(100, gt=0)
     """Steps between two jumps of the warm-up, with `schedule: epoch`."""
+
+    @model_validator(mode="after")
+    def _falling(self) -> "OptimConfig":
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr ({self.min_lr}) is above lr ({self.lr}), but the learning rate falls to min_lr")
+        return self
 
 
 class TrainConfig(Section):
@@ -139,7 +149,7 @@ class TrainConfig(Section):
     compile: bool = False
     device: str = "auto"
     """`auto`: the CUDA device of this process if there is one, else the CPU."""
-    seed: int = 42
+    seed: int = Field(42, ge=0)
     log_every: int = Field(50, gt=0)
     """Steps between two log entries."""
     eval_every: int | None = Field(None, gt=0)
@@ -163,7 +173,7 @@ class EvalConfig(Section):
 class RunConfig(Section):
     """Everything that defines a run."""
 
-    task: TaskConfig
+    task: SerializeAsAny[TaskConfig]
     model: ModelConfig = ModelConfig()
     reducer: ReducerConfig = ReducerConfig()
     data: DataConfig = DataConfig()

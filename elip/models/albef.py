@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.config.schema import ModelConfig, ReducerConfig
+from elip.errors import ConfigError
 from elip.models.text import TextEncoder
 from elip.models.vision import VisionEncoder, VisionOutput
 from elip.models.weights import bert_config
@@ -24,10 +25,16 @@ class Albef(nn.Module):
         text_encoder: BERT with fusion layers.
         reducer: acts in the ViT; None keeps all tokens.
         embed_dim: E.
+        eval_reducer: takes its place in evaluation mode; None for the same one.
     """
 
     def __init__(
-        self, visual_encoder: VisionEncoder, text_encoder: TextEncoder, reducer: TokenReducer | None, embed_dim: int
+        self,
+        visual_encoder: VisionEncoder,
+        text_encoder: TextEncoder,
+        reducer: TokenReducer | None,
+        embed_dim: int,
+        eval_reducer: TokenReducer | None = None,
     ) -> None:
         super().__init__()
         self.visual_encoder = visual_encoder
@@ -35,10 +42,13 @@ class Albef(nn.Module):
         self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
         self.text_proj = nn.Linear(text_encoder.width, embed_dim)
         self.reducer = reducer
+        self.eval_reducer = eval_reducer
 
     @classmethod
-    def create(cls, model: ModelConfig, reducer: ReducerConfig) -> "Albef":
-        """Return a new model as the config describes it, with the pretrained weights it names."""
+    def create(
+        cls, model: ModelConfig, reducer: ReducerConfig, eval_reducer: ReducerConfig | None = None
+    ) -> "Albef":
+        """Return a new model as the config describes it; pretrained BERT is loaded by `elip.models.weights`."""
         visual_encoder = VisionEncoder.create(model.vision)
         text_encoder = TextEncoder(bert_config(model.text), model.text.fusion_layer, visual_encoder.width)
         return cls(
@@ -46,6 +56,7 @@ class Albef(nn.Module):
             text_encoder,
             build_reducer(reducer, visual_encoder, text_encoder.width),
             model.embed_dim,
+            None if eval_reducer is None else build_eval_reducer(eval_reducer, visual_encoder, text_encoder.width),
         )
 
     def set_checkpoint_activations(self, enabled: bool) -> None:
@@ -64,7 +75,8 @@ class Albef(nn.Module):
             reduce: run under the reducer; else keep all tokens.
             options: see `VisionEncoder.forward`.
         """
-        return self.visual_encoder(image, self.reducer if reduce else None, text_cls=text_cls, **options)
+        reducer = self.reducer if self.training or self.eval_reducer is None else self.eval_reducer
+        return self.visual_encoder(image, reducer if reduce else None, text_cls=text_cls, **options)
 
     @property
     def wants_teacher(self) -> bool:
@@ -85,4 +97,15 @@ def build_reducer(config: ReducerConfig, encoder: VisionEncoder, text_width: int
     """Return the reducer that the config names, made for that encoder."""
     reducer: TokenReducer = REDUCERS.build(config.name, encoder.info(text_width), **config.params)
     reducer.strict = config.strict
+    return reducer
+
+
+def build_eval_reducer(config: ReducerConfig, encoder: VisionEncoder, text_width: int) -> TokenReducer:
+    """Return the reducer for evaluation only; one with parameters cannot be, as nothing would train them."""
+    reducer = build_reducer(config, encoder, text_width)
+    if next(reducer.parameters(), None) is not None:
+        raise ConfigError(
+            f"eval.reducer: {config.name!r} has parameters, which only training under it can learn. "
+            "Train with it (reducer.name), or take one without parameters."
+        )
     return reducer

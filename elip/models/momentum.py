@@ -34,7 +34,7 @@ class MomentumTwins(nn.ModuleDict):
         torch._foreach_lerp_(slow, fast, 1 - self.decay)
 
     @torch.no_grad()
-    def restart(self, online: Mapping[str, nn.Module]) -> None:
+    def copy_from(self, online: Mapping[str, nn.Module]) -> None:
         """Set each copy to its module, as after new weights were loaded into it."""
         for name, module in online.items():
             self[name].load_state_dict(module.state_dict())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -94,16 +95,12 @@ class AttentionProjections(nn.Module):
             mask: [B, 1, 1, N] bool, True where there is something to attend to; None for everywhere.
             causal: let a place attend to itself and earlier ones only (T == B, L == N).
         """
-        q = self._heads(self.query(x))
-        texts, heads, length, width = q.shape
-        images = len(kv.key)
-        if texts != images:  # several texts an image: one longer row of queries, so that no key or value is copied
-            q = q.view(-1, images, heads, length, width).permute(1, 2, 0, 3, 4).reshape(images, heads, -1, width)
+        q, images = self._heads(self.query(x)), len(kv.key)
+        # Several texts an image become one longer row of queries, so that no key or value is copied.
+        q = rearrange(q, "(m b) h l d -> b h (m l) d", b=images)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, kv.key, kv.value, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-        if texts != images:
-            out = out.view(images, heads, -1, length, width).permute(2, 0, 1, 3, 4).reshape(texts, heads, length, width)
-        return out.transpose(1, 2).flatten(2)
+        return rearrange(out, "b h (m l) d -> (m b) l (h d)", l=x.shape[1])
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -47,6 +47,8 @@ class VisionOutput:
         blocks: tokens in each block.
         losses: what the reducer adds to the task's losses.
         cls_rows: CLS attention to the patches, [B, heads, N], of the blocks it was asked for.
+        kept: for each block that reduced, which patches still had a token to themselves, [B, rows, columns] bool; only
+            where the source of the tokens is tracked.
     """
 
     embeds: Tensor
@@ -54,6 +56,7 @@ class VisionOutput:
     blocks: list[BlockTokens]
     losses: dict[str, Tensor] = field(default_factory=dict)
     cls_rows: dict[int, Tensor] = field(default_factory=dict)
+    kept: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def mask(self) -> Tensor | None:
@@ -90,6 +93,7 @@ class VisionEncoder(nn.Module):
         self.no_embed_class: bool = vit.no_embed_class
         self.pool_include_prefix: bool = vit.pool_include_prefix
         self.checkpoint_activations = False
+        self.make_blocks: Callable[[VisionEncoder], Blocks] = _OwnBlocks  # cost accounting watches look-ahead here
         self._warned: set[str] = set()
 
     @classmethod
@@ -167,7 +171,7 @@ class VisionEncoder(nn.Module):
             encoder=self,
             reducer=self._usable(reducer, text_cls),
             context=ReductionContext(
-                blocks=_OwnBlocks(self),
+                blocks=self.make_blocks(self),
                 training=self.training,
                 text_cls=text_cls,
                 progress=progress,
@@ -183,7 +187,7 @@ class VisionEncoder(nn.Module):
         x = self.norm(x)
         tokens = tokens.with_x(x[:, self.num_prefix_tokens :])
         losses = run.reducer.auxiliary_losses(tokens, run.context)
-        return VisionOutput(embeds=x, tokens=tokens, blocks=run.counts, losses=losses, cls_rows=run.rows)
+        return VisionOutput(x, tokens, run.counts, losses, run.rows, run.kept)
 
     def embed(self, image: Tensor) -> Tensor:
         """Return prefix and patch tokens with their positions, as block 0 gets them: [B, P + N, D]."""
@@ -255,10 +259,11 @@ class _Pass:
         self.wanted_rows = wanted_rows
         self.counts: list[BlockTokens] = []
         self.rows: dict[int, Tensor] = {}
+        self.kept: dict[int, Tensor] = {}
 
     def block(self, index: int, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
         """Return the residual stream and its patch tokens after one block."""
-        reducer, context, run = self.reducer, self.context, self._maybe_checkpointed
+        reducer, context, run, arrived = self.reducer, self.context, self._maybe_checkpointed, tokens
         x, tokens = self._reduced(x, tokens, lambda t: reducer.before_block(index, t, context))
         in_attention = x.shape[1]
         needs = reducer.needs(index) | (Needs.CLS_ROW if index in self.wanted_rows else Needs.NOTHING)
@@ -271,6 +276,8 @@ class _Pass:
         x = run(self.encoder.mlp_half, index, x)
         per_image = None if tokens.mask is None else tokens.mask.sum(dim=1) + self.encoder.num_prefix_tokens
         self.counts.append(BlockTokens(in_attention, x.shape[1], per_image))
+        if tokens.source is not None and tokens.source is not arrived.source:
+            self.kept[index] = tokens.kept()
         return x, tokens
 
     def _reduced(self, x: Tensor, tokens: Tokens, hook: Callable[[Tokens], Tokens]) -> tuple[Tensor, Tokens]:
@@ -309,6 +316,11 @@ class _OwnBlocks(Blocks):
     def cls_row(self, block: int, x: Tensor) -> Tensor:
         module = self.encoder.block(block)
         return cls_attention_row(module.attn, module.norm1(x), self.encoder.num_prefix_tokens)
+
+    def run_with_cls_row(self, block: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        x, facts = self.encoder.attention_half(block, x, Needs.CLS_ROW, None, None)
+        assert facts.cls_row is not None
+        return self.encoder.mlp_half(block, x), facts.cls_row
 
 
 def _check_supported(vit: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""Images and annotations: readers, transforms and data sets."""

@@ -1,0 +1,113 @@
+"""Annotation files as lists that cost every process next to nothing.
+
+JSON is converted once to Arrow files in a cache folder, which all processes of a machine map into memory: 14 million
+pairs are neither parsed at every start nor copied into every loader process.
+"""
+
+import json
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+
+from elip.data.cache import cached_file
+from elip.data.fields import FieldCheck
+from elip.data.json_files import read_items
+from elip.data.messages import located
+from elip.errors import DataError
+
+ItemT = TypeVar("ItemT")
+
+_SCHEMA = pa.schema([("item", pa.binary())])
+_ROWS_PER_BATCH = 8192
+
+logger = logging.getLogger(__name__)
+
+
+class Annotations(Generic[ItemT]):
+    """The items of one or several annotation files, one after the other, by index from 0.
+
+    Made by `load_annotations`. Handing it to another process hands over file names only.
+
+    Args:
+        sources: the annotation files, for messages.
+        tables: the Arrow file made from each of them.
+    """
+
+    def __init__(self, sources: Sequence[Path], tables: Sequence[Path]) -> None:
+        self.sources = tuple(sources)
+        self._paths = tuple(tables)
+        columns = [_map_table(path) for path in tables]
+        self._ends = list(accumulate(len(column) for column in columns))
+        self._column = pa.chunked_array([chunk for column in columns for chunk in column.chunks], _SCHEMA.field(0).type)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> ItemT:
+        if not 0 <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)}")
+        return json.loads(self._column[index].as_py())
+
+    def __iter__(self) -> Iterator[ItemT]:
+        return (self[index] for index in range(len(self)))
+
+    def where(self, index: int) -> str:
+        """Return the file and the number, counted from 0, of an item in it: "train.json item 17"."""
+        file = bisect_right(self._ends, index)
+        start = self._ends[file - 1] if file else 0
+        return f"{self.sources[file]} item {index - start}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.sources, self._paths)
+
+
+def load_annotations(paths: Sequence[str | Path], fields: type[ItemT]) -> Annotations[ItemT]:
+    """Return the items of the files, in their order, checked against `fields`.
+
+    Args:
+        paths: JSON lists, or JSON-lines files that end in .jsonl.
+        fields: a TypedDict of the fields an item must hold (see `elip.data.fields`). A file found right once is not
+            checked against the same fields again until it changes.
+
+    Raises:
+        DataError: a file is missing or malformed, or an item lacks a field or has one of the wrong type; the cache
+            folder (`ELIP_CACHE`, else ~/.cache/elip) cannot be written.
+    """
+    if not paths:
+        raise DataError("no annotation file is given: name at least one .json or .jsonl file")
+    sources = [Path(path) for path in paths]
+    check = FieldCheck(fields)
+    return Annotations(sources, [_checked_table(source, check) for source in sources])
+
+
+def _checked_table(source: Path, check: FieldCheck[Any]) -> Path:
+    """Return the Arrow file of `source`; both it and the check are done once for all processes and runs."""
+    table = cached_file(source, ".arrow", lambda target: _convert(source, target))
+    allowed = sha256(check.fingerprint.encode()).hexdigest()[:8]
+    cached_file(source, f".{allowed}.checked", lambda target: _check_items(source, table, check, target))
+    return table
+
+
+def _convert(source: Path, table: Path) -> None:
+    logger.info("indexing %s", source)
+    items = read_items(source)
+    with pa.OSFile(str(table), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+        while rows := [text.encode() for text in islice(items, _ROWS_PER_BATCH)]:
+            writer.write_batch(pa.record_batch([pa.array(rows, pa.binary())], schema=_SCHEMA))
+
+
+def _check_items(source: Path, table: Path, check: FieldCheck[Any], seal: Path) -> None:
+    for number, item in enumerate(_map_table(table)):
+        with located(f"{source} item {number}"):
+            check.parse(item.as_py())
+    seal.touch()
+
+
+def _map_table(path: Path) -> pa.ChunkedArray:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0)

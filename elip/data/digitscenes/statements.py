@@ -1,0 +1,163 @@
+"""Statements about two pictures, true or false as asked for, none of which speaks of one picture alone."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from random import Random
+from typing import NamedTuple
+
+from elip.data.digitscenes.scene import COLOURS, NUM_CELLS, Scene
+from elip.data.digitscenes.words import DIGIT_NAMES, count_phrase, place_phrase, with_article, words_in
+
+_FRAMES = {
+    "both": ("both pictures show {thing}.", "each of the two pictures shows {thing}."),
+    "one": ("only one of the two pictures shows {thing}.", "exactly one picture shows {thing}."),
+    "neither": ("neither picture shows {thing}.", "none of the two pictures shows {thing}."),
+    "each": (
+        "the left picture shows {thing} and the right picture shows {other}.",
+        "there is {thing} in the left picture and {other} in the right picture.",
+    ),
+    "more": ("the {side} picture shows more digits than the {opposite} picture.",),
+    "fewer": ("the {side} picture shows fewer digits than the {opposite} picture.",),
+    "equal": ("both pictures show the same number of digits.", "there are as many digits on the left as on the right."),
+    "unequal": ("the two pictures show different numbers of digits.",),
+    "total": ("together the two pictures show {count}.", "the two pictures show {count} in all."),
+    "common": ("the two pictures have a {attribute} in common.", "there is a {attribute} that both pictures show."),
+    "apart": ("the two pictures have no {attribute} in common.", "there is no {attribute} that both pictures show."),
+}
+_NUM_PARTNERS = 30  # scenes tried for a kind of statement before another kind is taken
+
+Feature = tuple[str, str | int]
+"""Something a picture may show: a colour, a value or a filled cell."""
+_FEATURES: tuple[Feature, ...] = (
+    *(("colour", colour) for colour in COLOURS),
+    *(("value", value) for value in range(10)),
+    *(("cell", cell) for cell in range(NUM_CELLS)),
+)
+
+
+class Statement(NamedTuple):
+    """A sentence about two pictures, and whether it holds."""
+
+    left: Scene
+    right: Scene
+    text: str
+    holds: bool
+
+
+def statements(scenes: Sequence[Scene], index: int) -> list[Statement]:
+    """Return a true and a false statement about scene `index`, >= 1, and some earlier one, on either side.
+
+    The kind of statement is drawn before the other scene, so that neither label prefers one kind.
+    """
+    rng = scenes[index].rng("statements")
+    return [_statement(scenes, index, holds, rng) for holds in (True, False)]
+
+
+def words() -> set[str]:
+    """Return the words that stand in the statements."""
+    return words_in(frame for frames in _FRAMES.values() for frame in frames) | words_in(("colour digit",))
+
+
+def _statement(scenes: Sequence[Scene], index: int, holds: bool, rng: Random) -> Statement:
+    for kind in rng.sample(tuple(_FRAMES), len(_FRAMES)):
+        for partner in rng.sample(range(index), min(index, _NUM_PARTNERS)):
+            left, right = rng.sample((scenes[index], scenes[partner]), 2)
+            parts = _MAKERS[kind](left, right, holds, rng)
+            if parts is not None:
+                return Statement(left, right, rng.choice(_FRAMES[kind]).format(**parts), holds)
+    raise AssertionError("`total` can be stated of any two scenes")
+
+
+Maker = Callable[[Scene, Scene, bool, Random], dict[str, str] | None]
+
+
+def _shown(scene: Scene) -> set[Feature]:
+    return {(name, getattr(digit, name)) for digit in scene.digits for name in ("colour", "value", "cell")}
+
+
+def _phrase(feature: Feature, rng: Random) -> str:
+    name, value = feature
+    if name == "colour":
+        return f"{with_article(str(value))} digit"
+    if name == "value":
+        return with_article(DIGIT_NAMES[int(value)])
+    return f"a digit {place_phrase(int(value), rng)}"
+
+
+def _shown_by(when_true: tuple[int, ...], when_false: tuple[int, ...]) -> Maker:
+    """Return a maker that takes a feature by the number of pictures which show it."""
+
+    def make(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
+        shown = (_shown(left), _shown(right))
+        wanted = rng.choice(when_true if holds else when_false)
+        options = [feature for feature in _FEATURES if sum(feature in one for one in shown) == wanted]
+        return {"thing": _phrase(rng.choice(options), rng)} if options else None
+
+    return make
+
+
+def _each(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
+    """Return one feature for each side; where the statement is to fail, just one of the sides fails."""
+    in_left, in_right = _shown(left), _shown(right)
+    either = [feature for feature in _FEATURES if feature in in_left | in_right]
+    wanted = 2 if holds else 1
+    options = [
+        (one, other)
+        for one, other in product(either, repeat=2)
+        if one != other and (one in in_left) + (other in in_right) == wanted
+    ]
+    if not options:
+        return None
+    one, other = rng.choice(options)
+    return {"thing": _phrase(one, rng), "other": _phrase(other, rng)}
+
+
+def _compared(sign: int) -> Maker:
+    """Return a maker that says which picture has more (sign 1) or fewer (sign -1) digits."""
+
+    def make(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
+        side, opposite = rng.sample(("left", "right"), 2)
+        lead = len(left.digits) - len(right.digits)
+        truth = (lead if side == "left" else -lead) * sign > 0
+        return {"side": side, "opposite": opposite} if truth is holds else None
+
+    return make
+
+
+def _equal(wanted: bool) -> Maker:
+    def make(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
+        return {} if ((len(left.digits) == len(right.digits)) is wanted) is holds else None
+
+    return make
+
+
+def _total(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str]:
+    total = len(left.digits) + len(right.digits)
+    options = [total] if holds else [count for count in (total - 1, total + 1) if 2 <= count <= 6]
+    return {"count": count_phrase(rng.choice(options))}
+
+
+def _common(wanted: bool) -> Maker:
+    """Return a maker that says of colours or of digits that the pictures have one (none) in common."""
+
+    def make(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
+        name, word = rng.choice((("colour", "colour"), ("value", "digit")))
+        common = {feature for feature in _shown(left) & _shown(right) if feature[0] == name}
+        return {"attribute": word} if (bool(common) is wanted) is holds else None
+
+    return make
+
+
+_MAKERS: dict[str, Maker] = {
+    "both": _shown_by(when_true=(2,), when_false=(1,)),
+    "one": _shown_by(when_true=(1,), when_false=(0, 2)),
+    "neither": _shown_by(when_true=(0,), when_false=(1,)),
+    "each": _each,
+    "more": _compared(1),
+    "fewer": _compared(-1),
+    "equal": _equal(True),
+    "unequal": _equal(False),
+    "total": _total,
+    "common": _common(True),
+    "apart": _common(False),
+}

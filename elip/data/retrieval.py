@@ -1,0 +1,116 @@
+"""The two views of a test file that retrieval is evaluated on: its pictures and its texts."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+from typing_extensions import TypedDict
+
+from elip.data.annotations import Annotations
+from elip.data.datasets import Sample, open_image, usable_caption
+from elip.data.messages import located
+from elip.data.transforms import EvalTransform
+from elip.errors import DataError
+
+
+class RetrievalEvalItem(TypedDict):
+    """A picture with all its captions."""
+
+    image: str
+    caption: list[str]
+
+
+class EvalImages(Dataset[Sample]):
+    """The pictures of a test file: `image` [3, S, S] float and `index`, by number of the item. None is passed over.
+
+    Args:
+        annotations: items with a field `image`.
+        image_root: folder that relative image paths start from.
+        transform: from a picture to the encoder's input.
+    """
+
+    def __init__(self, annotations: Annotations[Any], image_root: str | Path, transform: EvalTransform) -> None:
+        self.annotations = annotations
+        self.image_root = Path(image_root)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int) -> Sample:
+        with located(self.annotations.where(index)):
+            image = open_image(self.image_root, self.annotations[index]["image"])
+        return {"image": self.transform(image), "index": index}
+
+
+class EvalTexts(Dataset[Sample]):
+    """Texts to evaluate on: `caption` and `index`.
+
+    Args:
+        captions: cleaned texts.
+    """
+
+    def __init__(self, captions: Sequence[str]) -> None:
+        self.captions = list(captions)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> Sample:
+        return {"caption": self.captions[index], "index": index}
+
+
+class RetrievalEvalSet:
+    """The two views of a retrieval test file, and which text belongs to which picture.
+
+    Attributes:
+        annotations: the items.
+        images: the pictures, numbered as the items.
+        texts: all captions, those of the first picture first.
+        text_to_image: for each text, the number of its picture.
+        image_to_texts: for each picture, the numbers of its texts.
+
+    Args:
+        annotations: one item a picture.
+        image_root: folder that relative image paths start from.
+        transform: from a picture to the encoder's input.
+        max_words: words of a caption kept after cleaning.
+
+    Raises:
+        DataError: two items name the same picture, or a caption is missing or empty after cleaning.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations[RetrievalEvalItem],
+        image_root: str | Path,
+        transform: EvalTransform,
+        max_words: int = 30,
+    ) -> None:
+        captions: list[str] = []
+        self.text_to_image: list[int] = []
+        self.image_to_texts: list[list[int]] = []
+        first_with: dict[str, int] = {}
+        for index, item in enumerate(annotations):
+            with located(annotations.where(index)):
+                first = first_with.setdefault(os.path.normpath(item["image"]), index)
+                if first != index:
+                    raise DataError(
+                        f"field 'image': {item['image']} is in {annotations.where(first)} already; put all captions of "
+                        "a picture into one item"
+                    )
+                texts = _all_usable(item["caption"], max_words)
+            self.image_to_texts.append(list(range(len(captions), len(captions) + len(texts))))
+            self.text_to_image += [index] * len(texts)
+            captions += texts
+        self.annotations = annotations
+        self.images = EvalImages(annotations, image_root, transform)
+        self.texts = EvalTexts(captions)
+
+
+def _all_usable(captions: list[str], max_words: int) -> list[str]:
+    if not captions:
+        raise DataError("field 'caption' is an empty list")
+    return [usable_caption(caption, max_words) for caption in captions]

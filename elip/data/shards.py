@@ -1,0 +1,295 @@
+"""Pre-training pairs streamed from WebDataset tar shards, exactly resumable.
+
+Written on `tarfile` instead of the webdataset package: that one has no way to continue in the middle of an epoch at
+exactly the next sample, and reading tar files in their order is all else that is needed here.
+"""
+
+import glob
+import io
+import random
+import tarfile
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from pathlib import Path
+
+from torch.utils.data import IterableDataset, get_worker_info
+from typing_extensions import TypedDict
+
+from elip.data.cache import cached_file
+from elip.data.datasets import MAX_ATTEMPTS, Sample, draw_caption, first_sound, sample_rng
+from elip.data.fields import FieldCheck
+from elip.data.images import decode_image
+from elip.data.messages import located, missing_file
+from elip.data.transforms import TrainTransform
+from elip.errors import DataError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+TEXT_EXTENSIONS = ("txt", "json")
+_READ_BYTES = 1 << 20
+
+
+class _CaptionFile(TypedDict):
+    caption: str | list[str]
+
+
+_CAPTION_FILE = FieldCheck(_CaptionFile)
+
+
+def find_shards(patterns: Sequence[str]) -> list[Path]:
+    """Return the tar files that paths and patterns with * ? [] name, sorted, each once.
+
+    Raises:
+        DataError: a path or pattern names no file.
+    """
+    shards: set[Path] = set()
+    for pattern in patterns:
+        found = glob.glob(pattern)
+        if not found:
+            raise DataError(f"{pattern}: {missing_file(Path(pattern))}")
+        shards.update(map(Path, found))
+    return sorted(shards)
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """The files of one sample as they lie in a shard.
+
+    Args:
+        shard: the tar file.
+        key: the part of the file names that the sample's files share.
+        files: content by extension, in lower case without the dot.
+        damage: why the shard could not be read on from here, or None.
+    """
+
+    shard: Path
+    key: str
+    files: dict[str, bytes]
+    damage: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The place of the sample, for messages."""
+        return f"{self.shard} sample {self.key!r}"
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """Member headers of which a damaged one is an error; `tarfile` takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictTarInfo":
+        try:
+            return super().fromtarfile(tar)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(str(error)) from error
+
+
+def read_shard(shard: Path) -> Iterator[RawSample]:
+    """Yield the samples of a tar file, read once from start to end.
+
+    Neighbouring files belong to one sample if their names are equal up to the first dot. A damaged archive ends with
+    one sample that says so.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    key = ""
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(shard, "r|*", bufsize=_READ_BYTES, tarinfo=_StrictTarInfo) as tar:
+            for member in tar:
+                name, extension = _split_name(member.name)
+                if name != key and files:
+                    yield RawSample(shard, key, files)
+                    files = {}
+                content = tar.extractfile(member) if extension in IMAGE_EXTENSIONS + TEXT_EXTENSIONS else None
+                if content is not None:
+                    key, files[extension] = name, content.read()
+        if files:
+            yield RawSample(shard, key, files)
+    except FileNotFoundError as error:
+        raise DataError(f"{shard}: {missing_file(shard)}") from error
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        yield RawSample(shard, key, {}, f"the archive is cut short or damaged here: {error}")
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    folder, _, file = name.rpartition("/")
+    stem, _, extension = file.partition(".")
+    return f"{folder}/{stem}" if folder else stem, extension.lower()
+
+
+def count_samples(shards: Sequence[Path]) -> int:
+    """Return the number of samples in all shards; each shard is read for it only once (see `elip.data.cache`)."""
+    return sum(_count(shard) for shard in shards)
+
+
+def _count(shard: Path) -> int:
+    def make(target: Path) -> None:
+        target.write_text(str(sum(1 for _ in read_shard(shard))))
+
+    return int(cached_file(shard, ".count", make).read_text())
+
+
+class ShardedPretrainStream(IterableDataset[Sample]):
+    """Pairs to pre-train on from tar shards: `image` [3, S, S] float, `caption` cleaned text, and `skipped`.
+
+    For a `DataLoader` with this `batch_size`, any number of workers, and `persistent_workers=False`; call `start`
+    before each epoch. The shards, in a new order each epoch, are dealt out to ranks and workers, of which each reads
+    its own from start to end through a shuffle buffer. All ranks give the same number of batches: a worker whose
+    shards hold fewer samples than the others' starts on a second round. A sample that cannot be used is stood in for by
+    one of the buffer.
+
+    Args:
+        shards: tar files, at least one for each worker of each rank.
+        transform: from a picture to the encoder's input.
+        seed: of all random choices.
+        batch_size: samples a batch of one rank.
+        rank, world_size: which share of the shards is read here.
+        max_words: words of a caption kept after cleaning.
+        buffer_size: samples held, undecoded, by each worker to draw the next from.
+        samples_per_epoch: of all ranks together; None counts them, which reads every shard once.
+        skip_broken: put another sample in the place of a broken one, rather than stop.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Path],
+        transform: TrainTransform,
+        seed: int,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        max_words: int = 30,
+        buffer_size: int = 1000,
+        samples_per_epoch: int | None = None,
+        skip_broken: bool = False,
+    ) -> None:
+        self.shards = sorted(shards)
+        self.transform = transform
+        self.seed = seed
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.max_words = max_words
+        self.buffer_size = buffer_size
+        self.skip_broken = skip_broken
+        total = count_samples(self.shards) if samples_per_epoch is None else samples_per_epoch
+        self.num_batches = total // (world_size * batch_size)
+        if self.num_batches == 0:
+            raise DataError(
+                f"{total} samples in shards do not fill a batch of {batch_size} on each of {world_size} ranks"
+            )
+        self.start(epoch=0)
+
+    def __len__(self) -> int:
+        return self.num_batches * self.batch_size
+
+    def start(self, epoch: int, consumed: int = 0) -> None:
+        """Set where the next iteration begins.
+
+        Args:
+            epoch: counted from 0.
+            consumed: samples of the epoch this rank has taken before, in whole batches. The iteration goes on with
+                exactly the next one if the number of workers is the same.
+        """
+        if consumed % self.batch_size:
+            raise ValueError(f"consumed must be whole batches of {self.batch_size} samples, got {consumed}")
+        self._epoch = epoch
+        self._batches_done = consumed // self.batch_size
+
+    def __iter__(self) -> Iterator[Sample]:
+        info = get_worker_info()
+        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
+        # The loader takes a batch from each worker in turn, from worker 0 on, also when it resumes: turns rotate.
+        turn = (worker + self._batches_done) % num_workers
+        done = len(range(turn, self._batches_done, num_workers)) * self.batch_size
+        due = len(range(turn, self.num_batches, num_workers)) * self.batch_size
+        lane = self.rank * num_workers + turn
+        shuffle = _ShuffleBuffer(self.buffer_size, sample_rng(self.seed, "shuffle", self._epoch, lane))
+        rounds = self._rounds(lane, self.world_size * num_workers)
+        draws = chain.from_iterable(map(shuffle.draw, rounds))
+        for position, raw in enumerate(islice(draws, done, due), start=done):
+            yield self._sound_sample(raw, shuffle, (lane, position))
+
+    def _rounds(self, lane: int, num_lanes: int) -> Iterator[Iterator[RawSample]]:
+        """Yield without end the samples of a lane's shards; each round deals out all shards anew."""
+        if len(self.shards) < num_lanes:
+            raise DataError(
+                f"{len(self.shards)} shards for {self.world_size} ranks with {num_lanes // self.world_size} loader "
+                "workers each: give at least one shard per worker, or set data.num_workers lower"
+            )
+        for number in count():
+            order = list(self.shards)
+            sample_rng(self.seed, "shards", self._epoch, number).shuffle(order)
+            yield _read_shards(order[lane::num_lanes])
+
+    def _sound_sample(self, raw: RawSample, shuffle: "_ShuffleBuffer", visit: tuple[int, int]) -> Sample:
+        def attempt(number: int) -> Sample:
+            rng = sample_rng(self.seed, "stand-in", self._epoch, *visit, number)
+            return self._make_sample(rng.choice(shuffle.stand_ins()) if number else raw)
+
+        return first_sound(attempt, self.skip_broken)
+
+    def _make_sample(self, raw: RawSample) -> Sample:
+        rng = sample_rng(self.seed, self._epoch, raw.shard.name, raw.key)
+        with located(raw.where):
+            caption = draw_caption(_caption(raw), rng, self.max_words)
+            extension = next((extension for extension in IMAGE_EXTENSIONS if extension in raw.files), None)
+            if extension is None:
+                raise DataError(f"no picture (.{', .'.join(IMAGE_EXTENSIONS)}) beside .{', .'.join(raw.files)}")
+            with located(f"file .{extension}"):
+                image = decode_image(io.BytesIO(raw.files[extension]))
+        return {"image": self.transform(image, rng), "caption": caption}
+
+
+def _read_shards(shards: Sequence[Path]) -> Iterator[RawSample]:
+    raw = None
+    for raw in chain.from_iterable(map(read_shard, shards)):
+        yield raw
+    if raw is None:
+        raise DataError(f"no samples in {', '.join(map(str, shards))}")
+
+
+class _ShuffleBuffer:
+    """Draws samples from a window that moves over a stream.
+
+    Args:
+        size: samples in the window.
+        rng: decides which is drawn.
+    """
+
+    def __init__(self, size: int, rng: random.Random) -> None:
+        self.size = size
+        self.rng = rng
+        self.window: list[RawSample] = []
+        self.recent: deque[RawSample] = deque(maxlen=MAX_ATTEMPTS)
+
+    def draw(self, source: Iterator[RawSample]) -> Iterator[RawSample]:
+        """Yield each sample of `source` once."""
+        self.window = list(islice(source, self.size))
+        while self.window:
+            place = self.rng.randrange(len(self.window))
+            drawn, self.window[place] = self.window[place], self.window[-1]
+            self.window.pop()
+            self.window.extend(islice(source, 1))
+            yield drawn
+            self.recent.append(drawn)
+
+    def stand_ins(self) -> list[RawSample]:
+        """Return samples near the one drawn last, which it may be replaced by."""
+        return [*self.window, *self.recent]
+
+
+def _caption(raw: RawSample) -> str | list[str]:
+    if raw.damage:
+        raise DataError(raw.damage)
+    if "txt" in raw.files:
+        return raw.files["txt"].decode("utf-8", errors="replace")
+    if "json" in raw.files:
+        with located("file .json"):
+            return _CAPTION_FILE.parse(raw.files["json"])["caption"]
+    raise DataError(f"no caption (.{', .'.join(TEXT_EXTENSIONS)}) beside .{', .'.join(raw.files)}")

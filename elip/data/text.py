@@ -1,0 +1,175 @@
+"""Captions and questions as ALBEF reads them: cleaned words, then `[CLS]` and WordPiece ids without a final `[SEP]`."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from elip.data.messages import missing_file
+from elip.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
+_DROP_PUNCTUATION = str.maketrans("-/", "  ", ",.'!?\"()*#:;~")
+_WHITESPACE_RUN = re.compile(r"\s{2,}")
+
+
+def clean_caption(text: str, max_words: int = 30) -> str:
+    """Return a caption in lower case, without punctuation or runs of white space, cut to `max_words` words.
+
+    Hyphens and slashes part words, `<person>` becomes a word, a single tab or line break inside stays. The result may
+    be empty; whether that is a mistake is for the caller to say.
+    """
+    text = text.lower().translate(_DROP_PUNCTUATION).replace("<person>", "person")
+    text = _WHITESPACE_RUN.sub(" ", text).rstrip("\n").strip(" ")
+    return _cut(text, max_words)
+
+
+def clean_question(text: str, max_words: int) -> str:
+    """Return a question in lower case, without punctuation, cut to `max_words` words.
+
+    Unlike in captions, spaces in front and between words stay as they are, and count as (empty) words.
+    """
+    return _cut(text.lower().translate(_DROP_PUNCTUATION).rstrip(" "), max_words)
+
+
+def _cut(text: str, max_words: int) -> str:
+    return " ".join(text.split(" ")[:max_words])
+
+
+class TextBatch(NamedTuple):
+    """Token ids of several texts, padded to the longest.
+
+    Shape:
+        ids: [B, L] long
+        mask: [B, L] bool, True on tokens and False on padding
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+
+class Tokenizer:
+    """A BERT WordPiece tokenizer that writes `[CLS]` in front of a text and, by default, no `[SEP]` after it.
+
+    The published ALBEF and ELIP checkpoints were trained so.
+
+    Args:
+        wordpiece: a fast BERT tokenizer of transformers.
+    """
+
+    def __init__(self, wordpiece: "PreTrainedTokenizerBase") -> None:
+        self._wordpiece = wordpiece
+
+    @classmethod
+    def load(cls, name_or_dir: str | Path) -> "Tokenizer":
+        """Return the tokenizer of a folder, a `vocab.txt`, or a name on the Hugging Face hub.
+
+        Raises:
+            DataError: nothing of that name is here or on the hub, the hub is out of reach, or it is no BERT vocabulary.
+        """
+        # A batch of captions is too short to share out, and threads here would warn in every forked loader process.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # transformers is slow to import, so only who needs it pays; it makes this name at run time.
+        from transformers import BertTokenizerFast  # type: ignore[attr-defined]
+
+        folder = _vocabulary_folder(str(name_or_dir))
+        wordpiece = BertTokenizerFast.from_pretrained(str(folder))
+        _check_special_tokens(wordpiece, folder)
+        return cls(wordpiece)
+
+    def encode(self, texts: Sequence[str], max_length: int | None = None, append_sep: bool = False) -> TextBatch:
+        """Return the ids of `texts`, padded to the longest of them.
+
+        Args:
+            texts: any number of texts; an empty one becomes `[CLS]` alone.
+            max_length: tokens kept of each text, `[CLS]` (and `[SEP]`) included; None keeps all.
+            append_sep: end every text with `[SEP]`, as answers that a decoder learns to finish. It is never cut off.
+        """
+        tail = [self.sep_id] if append_sep else []
+        room = None if max_length is None else max(0, max_length - 1 - len(tail))
+        rows = [[self.cls_id, *pieces[:room], *tail] for pieces in self._pieces(texts)]
+        longest = max((len(row) for row in rows), default=1)
+        ids = torch.full((len(rows), longest), self.pad_id)  # [B, L]
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+        return TextBatch(ids, torch.arange(longest) < lengths[:, None])
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Return the texts of ids [B, L], without special tokens."""
+        return self._wordpiece.batch_decode(ids.tolist(), skip_special_tokens=True)
+
+    def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self._wordpiece(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+    @property
+    def pad_id(self) -> int:
+        """Id of `[PAD]`."""
+        return self._wordpiece.pad_token_id
+
+    @property
+    def cls_id(self) -> int:
+        """Id of `[CLS]`, which starts every text."""
+        return self._wordpiece.cls_token_id
+
+    @property
+    def sep_id(self) -> int:
+        """Id of `[SEP]`, which ends an answer."""
+        return self._wordpiece.sep_token_id
+
+    @property
+    def mask_id(self) -> int:
+        """Id of `[MASK]`, which hides a token in masked language modelling."""
+        return self._wordpiece.mask_token_id
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; each is below it."""
+        return len(self._wordpiece)
+
+
+def _vocabulary_folder(name_or_dir: str) -> Path:
+    path = Path(name_or_dir).expanduser()
+    if path.is_dir():
+        if not any((path / name).is_file() for name in VOCABULARY_FILES):
+            raise DataError(f"tokenizer {name_or_dir}: the folder holds neither vocab.txt nor tokenizer.json")
+        return path
+    if path.is_file():
+        if path.name not in VOCABULARY_FILES:
+            raise DataError(f"tokenizer {name_or_dir}: the file must be named vocab.txt (or give the folder it is in)")
+        return path.parent
+    if path.is_absolute() or path.suffix in (".txt", ".json") or name_or_dir.startswith((".", "~")):
+        raise DataError(f"tokenizer {name_or_dir}: {missing_file(path)}")
+    return _download(name_or_dir)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        # Falls back to an earlier download when the hub is out of reach.
+        return Path(snapshot_download(name, allow_patterns=[*VOCABULARY_FILES, "tokenizer_config.json"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"tokenizer {name}: no such folder here, and the Hugging Face hub did not give it ({reason}). Without a "
+            "network, give a folder with the vocab.txt of a BERT vocabulary instead of a name."
+        ) from error
+
+
+def _check_special_tokens(wordpiece: "PreTrainedTokenizerBase", folder: Path) -> None:
+    # transformers gives a token that the vocabulary lacks a new id at the end, beyond every embedding table.
+    tokens = (wordpiece.pad_token, wordpiece.unk_token, wordpiece.cls_token, wordpiece.sep_token, wordpiece.mask_token)
+    ids = wordpiece.get_vocab()
+    lacking = [str(token) for token in tokens if ids[str(token)] >= wordpiece.vocab_size]
+    if lacking:
+        raise DataError(f"tokenizer {folder}: not a BERT vocabulary, it lacks {', '.join(lacking)}")

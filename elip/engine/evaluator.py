@@ -1,0 +1,121 @@
+"""Evaluation spread over all ranks, for any task."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from elip.config.schema import RunConfig
+from elip.distributed import gather_objects, gather_rows, is_distributed, rank, world_size
+from elip.engine.loader import Collate, read_batches, to_device
+from elip.engine.rng import separate_rng
+from elip.engine.runtime import Run
+from elip.task import Batch, EvalResult, Task
+
+Layout = tuple[torch.dtype, torch.Size] | None
+"""Type and trailing shape of rows that come as a tensor; None for those that come as a list."""
+
+
+def evaluate(task: Task, split: str, config: RunConfig, run: Run) -> EvalResult:
+    """Return the outcome of `task` on `split`, the same on every rank.
+
+    Modules come out in the mode they were in, and the random state as it was.
+    """
+    evaluator = RankEvaluator(run, config.eval.batch_size, config.data.num_workers)
+    with evaluation_mode(task), separate_rng(config.train.seed), torch.no_grad():
+        return task.evaluate(split, evaluator)
+
+
+def draw_training(task: Task, batch: Batch, config: RunConfig, run: Run) -> dict[str, np.ndarray]:
+    """Return the pictures that `task` draws of a training batch, named `train_NAME`; leaves mode and random state."""
+    with evaluation_mode(task), separate_rng(config.train.seed), torch.no_grad(), run.autocast():
+        pictures = task.train_pictures(to_device(batch, run.device))
+    return {f"train_{name}": picture for name, picture in pictures.items()}
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Return a context in which all of `module` is in evaluation mode; each part then gets back the mode it had."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
+
+
+class RankEvaluator:
+    """The `Evaluator` that the engine gives to `Task.evaluate`: each rank takes one stretch of the data set.
+
+    Args:
+        run: device and precision.
+        batch_size: where a call names none.
+        num_workers: loader processes per rank.
+    """
+
+    def __init__(self, run: Run, batch_size: int, num_workers: int) -> None:
+        self._run = run
+        self._batch_size = batch_size
+        self._num_workers = num_workers
+
+    def shard(self, length: int) -> range:
+        """Return the indices, of `length`, that this rank sees in `map`."""
+        return range(length * rank() // world_size(), length * (rank() + 1) // world_size())
+
+    def map(
+        self,
+        dataset: Dataset,
+        step: Callable[[Batch], dict[str, Any]],
+        collate: Collate,
+        batch_size: int | None = None,
+        gather: bool = True,
+    ) -> dict[str, Any]:
+        """Return what `step` gave for every item, joined in the order of the data set. See `elip.task.Evaluator`."""
+        share = self.shard(len(dataset))  # type: ignore[arg-type]
+        parts: dict[str, list[Any]] = {}
+        with torch.no_grad(), self._run.autocast():
+            for batch in self._batches(dataset, collate, share, batch_size or self._batch_size):
+                for name, value in step(to_device(batch, self._run.device)).items():
+                    parts.setdefault(name, []).append(value)
+        joined = self._complete({name: _join(values) for name, values in parts.items()})
+        for name, rows in joined.items():
+            assert len(rows) == len(share), f"{name}: {len(rows)} rows for {len(share)} items"
+        return {name: _gather(rows) for name, rows in joined.items()} if gather else joined
+
+    def _batches(self, dataset: Dataset, collate: Collate, share: range, batch_size: int) -> Iterator[Batch]:
+        num_batches = -(-len(share) // batch_size)
+        workers = max(0, min(self._num_workers, num_batches - 1))  # one batch is read sooner than a worker starts
+        return read_batches(dataset, collate, workers, self._run.device, sampler=share, batch_size=batch_size)
+
+    def _complete(self, rows: dict[str, Any]) -> dict[str, Any]:
+        """Return `rows` with empty ones for all names if this rank had no item while others had."""
+        if not is_distributed():
+            return rows
+        layouts = next(filter(None, gather_objects({name: _layout(value) for name, value in rows.items()})), {})
+        return rows or {name: self._no_rows(layout) for name, layout in layouts.items()}
+
+    def _no_rows(self, layout: Layout) -> Any:
+        if layout is None:
+            return []
+        dtype, trailing = layout
+        return torch.empty(0, *trailing, dtype=dtype, device=self._run.device)
+
+
+def _join(parts: list[Any]) -> Any:
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else list(chain.from_iterable(parts))
+
+
+def _layout(rows: Any) -> Layout:
+    return (rows.dtype, rows.shape[1:]) if isinstance(rows, Tensor) else None
+
+
+def _gather(rows: Any) -> Any:
+    if isinstance(rows, Tensor):
+        return gather_rows(rows).cpu()
+    return list(chain.from_iterable(gather_objects(rows)))

@@ -1,0 +1,194 @@
+"""One optimiser step of any task: forward and backward passes, clipping, checks, update."""
+
+import inspect
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from elip.config.schema import TrainConfig
+from elip.distributed import is_distributed, world_size
+from elip.engine.loader import to_device
+from elip.engine.runtime import Run
+from elip.errors import ElipError
+from elip.task import Batch, Progress, StepOutput, Task
+
+
+class TrainingError(ElipError):
+    """Training cannot go on: its numbers are no longer finite."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimiser step gave, the mean over its forward passes and over all ranks.
+
+    Args:
+        losses: by name.
+        logs: by name.
+        grad_norm: before clipping.
+        skipped: number of broken samples passed over, of all ranks.
+        skipped_here: those of this rank, in words.
+        stop: whether any rank was asked to stop.
+    """
+
+    losses: dict[str, float]
+    logs: dict[str, float]
+    grad_norm: float
+    skipped: int
+    skipped_here: list[str]
+    stop: bool
+
+    @property
+    def loss(self) -> float:
+        """What is minimised: the sum of the losses."""
+        return sum(self.losses.values())
+
+    def check_finite(self, step: int, advice: str, check_gradient: bool) -> None:
+        """Raise a `TrainingError` that names the losses which are no numbers any more."""
+        bad = [f"{name} is {value}" for name, value in self.losses.items() if not math.isfinite(value)]
+        if not bad and check_gradient and not math.isfinite(self.grad_norm):
+            bad = [f"the gradient norm is {self.grad_norm} (the losses are finite)"]
+        if bad:
+            raise TrainingError(
+                f"step {step}: {', '.join(bad)}. Training stops before this update. {advice} "
+                "Lower optim.lr, set train.clip_grad_norm, or try train.precision=fp32."
+            )
+
+
+class StepRunner:
+    """Takes optimiser steps: gradients of all ranks are averaged, those of several forward passes too.
+
+    Args:
+        task: on the run's device already.
+        optimizer: over the task's parameters.
+        config: accumulation is given by the number of batches; clipping and compilation are read here.
+        run: device, precision, and whether to stop.
+    """
+
+    def __init__(self, task: Task, optimizer: Optimizer, config: TrainConfig, run: Run) -> None:
+        self._task = task
+        self._optimizer = optimizer
+        self._run = run
+        self._max_norm = config.clip_grad_norm
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._ddp = _wrap(task) if is_distributed() else None
+        module = self._ddp or _TaskStep(task)
+        self._forward = torch.compile(module) if config.compile else module
+        self.scaler = run.grad_scaler()
+
+    def step(self, batches: list[Batch], progress: Progress, advice: str) -> StepReport:
+        """Return the report of one optimiser step on the mean loss of `batches`.
+
+        Args:
+            advice: what to tell the user about the last good checkpoint if a loss is not finite.
+
+        Raises:
+            TrainingError: a loss (or, without a scaler, the gradient) is not finite; parameters are as before.
+        """
+        with torch.no_grad():
+            self._task.on_step_start()
+        self._optimizer.zero_grad(set_to_none=True)
+        tally = _Tally()
+        for batch in batches:
+            with self._synchronised(batch is batches[-1]):
+                self._forward_backward(batch, progress, 1 / len(batches), tally)
+        grad_norm = self._clip()
+        report = tally.report(grad_norm, self._run)
+        report.check_finite(progress.step + 1, advice, check_gradient=not self.scaler.is_enabled())
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
+        return report
+
+    def _forward_backward(self, batch: Batch, progress: Progress, share: float, tally: "_Tally") -> None:
+        tally.skipped += batch.pop("skipped", [])
+        batch = to_device(batch, self._run.device)
+        with self._run.autocast():
+            output: StepOutput = self._forward(batch, progress)
+        self.scaler.scale(torch.stack([*output.losses.values()]).sum() * share).backward()
+        if output.after_backward is not None:
+            output.after_backward()
+        tally.add(output)
+
+    def _clip(self) -> Tensor:
+        """Return the norm of the gradient, which is cut to the configured one."""
+        self.scaler.unscale_(self._optimizer)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = get_total_norm(gradients)
+        if self._max_norm is not None:
+            clip_grads_with_norm_(self._parameters, self._max_norm, norm)
+        return norm
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
+        """Return a context for one forward pass; gradients are exchanged in the last of a step only."""
+        return nullcontext() if self._ddp is None or last else self._ddp.no_sync()
+
+
+class _TaskStep(nn.Module):
+    """A training step as a forward pass, which is what DDP and `torch.compile` take."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        return self.task.training_step(batch, progress)
+
+
+def _wrap(task: Task) -> DistributedDataParallel:
+    """Return the step under DDP, with parameters and buffers as on rank 0.
+
+    Buffers are sent once: a task changes them alike on all ranks, and a feature queue is too large to send every step.
+    """
+    for buffer in task.buffers():
+        dist.broadcast(buffer, src=0)
+    # the option's new name sends the buffers at the start itself; the old one warns where the new one exists
+    new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    no_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+    # a step may leave parameters out: a head whose loss has no valid row, a predictor that is not reached
+    return DistributedDataParallel(
+        _TaskStep(task), find_unused_parameters=True, gradient_as_bucket_view=True, **no_buffers
+    )
+
+
+class _Tally:
+    """Adds up the forward passes of a step, and reads all figures from the device at once."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+        self._rows: list[Tensor] = []
+        self._losses: list[str] = []
+        self._logs: list[str] = []
+
+    def add(self, output: StepOutput) -> None:
+        """Take in one forward pass; all of a run have the same names in the same order."""
+        self._losses, self._logs = list(output.losses), list(output.logs)
+        device = next(iter(output.losses.values())).device
+        scalars = [*output.losses.values(), *output.logs.values()]
+        numbers = [torch.as_tensor(value, dtype=torch.float64) for value in scalars]
+        self._rows.append(torch.stack([n.detach().to(device, non_blocking=True).reshape(()) for n in numbers]))
+
+    def report(self, grad_norm: Tensor, run: Run) -> StepReport:
+        """Return the figures over all forward passes and ranks. The one place where a step waits for the device."""
+        counts = torch.tensor([len(self.skipped), run.stop_signal is not None], dtype=torch.float64)
+        figures = torch.stack(self._rows).mean(dim=0)
+        figures = torch.cat([figures, grad_norm.double().reshape(1), counts.to(figures.device, non_blocking=True)])
+        if is_distributed():
+            dist.all_reduce(figures)
+        *values, skipped, stops = figures.tolist()
+        means = [value / world_size() for value in values]
+        names = len(self._losses)
+        return StepReport(
+            losses=dict(zip(self._losses, means[:names], strict=True)),
+            logs=dict(zip(self._logs, means[names:-1], strict=True)),
+            grad_norm=means[-1],
+            skipped=round(skipped),
+            skipped_here=self.skipped,
+            stop=stops > 0,
+        )

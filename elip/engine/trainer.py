@@ -1,0 +1,238 @@
+"""The training loop, the same for every task."""
+
+import logging
+import math
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from elip.config import config_to_dict, save_config
+from elip.config.schema import RunConfig
+from elip.distributed import gather_objects, on_first_rank, rank, share
+from elip.engine import checkpoint
+from elip.engine.broken import BrokenSamples
+from elip.engine.evaluator import draw_training, evaluate
+from elip.engine.loader import TrainLoader
+from elip.engine.logger import RunLog
+from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
+from elip.engine.results import write_pictures, write_result
+from elip.engine.rng import rng_state, set_rng_state
+from elip.engine.runtime import Run
+from elip.engine.step import StepRunner
+from elip.errors import CheckpointError, ElipError
+from elip.task import Batch, EvalResult, Progress, Task
+
+Evaluation = dict[str, Any]
+"""Outcome of an evaluation as a checkpoint keeps it: `step`, `split`, `metrics`."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains a task as its config says, from the start or from a checkpoint, in one process or in many.
+
+    Args:
+        task: built, on any device.
+        config: all of it; the task's own.
+        run: from `start_run`.
+    """
+
+    def __init__(self, task: Task, config: RunConfig, run: Run) -> None:
+        self._task = task.to(run.device)
+        self._config = config
+        self._run = run
+        self._loader = TrainLoader(task.train_dataset(), task.collate, config, run.device)
+        train, per_epoch = config.train, self._loader.steps_per_epoch
+        self._total_steps = min(train.epochs * per_epoch, train.max_steps or train.epochs * per_epoch)
+        self._optimizer = build_optimizer(task, config.optim)
+        self._rate = LearningRate(self._optimizer, config.optim, train.epochs, per_epoch, self._total_steps)
+        self._runner = StepRunner(task, self._optimizer, train, run)
+        self._broken = BrokenSamples(config.data.max_broken_ratio, self._loader.num_samples, per_epoch)
+        self._step = 0
+        self._evaluated: Evaluation | None = None
+        self._best: Evaluation | None = None
+        self._saved: Path | None = None
+
+    def fit(self, resume: bool | Path = False) -> dict[str, Any]:
+        """Train to the end, or until SIGTERM or SIGUSR1, and return how far it came.
+
+        Args:
+            resume: go on from the last checkpoint in the output folder, or from the given one (a folder: its last).
+
+        Returns:
+            `step`; `stopped`, whether a signal ended the run before its time; `metrics` of the last evaluation;
+            `best`, the best evaluation (step, split, metrics) or None; `checkpoint`, the last one written or None.
+
+        Raises:
+            CheckpointError: there is nothing to resume from, it does not fit this run, or none can be written.
+            TrainingError: a loss is not finite.
+            DataError: too many training samples are broken.
+        """
+        self._begin(resume)
+        self._task.train()
+        stopped = False
+        with (
+            closing(self._open_log()) as log,
+            closing(self._loader.batches(self._step, self._total_steps)) as batches,
+        ):
+            if self._evaluate_if_due(log):  # the run was stopped before it came to that
+                self._save(log)
+            while self._step < self._total_steps and not stopped:
+                step_batches = list(islice(batches, self._config.train.accumulate))
+                lr = self._rate.apply(self._step)
+                report = self._runner.step(step_batches, self._progress(), self._last_good())
+                self._step += 1
+                self._broken.add(self._step, report)
+                log.train(self._step, lr, report, self._broken.count)
+                stopped = report.stop
+                if not stopped:
+                    self._evaluate_if_due(log, step_batches[-1])
+                if stopped or self._is_due(self._config.train.save_every):
+                    self._save(log)
+        return self._outcome(stopped)
+
+    def _begin(self, resume: bool | Path) -> None:
+        folder = self._run.output_dir
+        last = share(checkpoint.latest(folder))
+        if resume is False:
+            if last is not None:
+                raise ElipError(
+                    f"{folder} holds a run already (its last checkpoint is {last.name}). Go on with it by --resume, or "
+                    "choose another folder with output_dir=..."
+                )
+        else:
+            self._resume(self._find(resume, last))
+        on_first_rank(lambda: save_config(self._config, folder / "config.yaml"))
+
+    def _find(self, resume: bool | Path, last: Path | None) -> Path:
+        folder = self._run.output_dir
+        if isinstance(resume, Path) and not resume.is_dir():
+            return resume
+        if isinstance(resume, Path):
+            folder, last = resume, share(checkpoint.latest(resume))
+        if last is None:
+            raise CheckpointError(f"there is no checkpoint in {folder} to go on from. Start without --resume.")
+        return last
+
+    def _resume(self, path: Path) -> None:
+        contents = checkpoint.load(path)
+        checkpoint.load_weights(self._task, contents["model"], path)
+        self._check_same_run(contents, path)
+        load_optimizer_state(self._optimizer, contents["optimizer"], path)
+        if contents["scaler"]:
+            self._runner.scaler.load_state_dict(contents["scaler"])
+        self._step = contents["step"]
+        self._evaluated, self._best = contents["evaluated"], contents["best"]
+        self._broken.count = contents["skipped"]
+        self._saved = path
+        on_first_rank(self._set_aside_later)
+        set_rng_state(contents["rng"][rank()])
+        _logger.info(f"going on from {path}, after step {self._step} of {self._total_steps}")
+
+    def _set_aside_later(self) -> None:
+        for path in checkpoint.set_aside_later(self._run.output_dir, self._step):
+            _logger.warning(f"this run goes on from step {self._step}: a later checkpoint is now named {path}")
+
+    def _check_same_run(self, contents: dict[str, Any], path: Path) -> None:
+        """Refuse what would change the order of the data, and name whatever else differs."""
+        for name, before, now in (
+            ("processes", len(contents["rng"]), len(gather_objects(None))),
+            ("steps per epoch", contents["steps_per_epoch"], self._loader.steps_per_epoch),
+        ):
+            if before != now:
+                raise CheckpointError(
+                    f"{path} comes from a run with {before} {name}, this one has {now}, so the order of the data would "
+                    "not go on. Use the same number of processes, training set, train.batch_size and train.accumulate, "
+                    "or start a new run from its weights with --init."
+                )
+        changed = checkpoint.changes(contents["config"], config_to_dict(self._config))
+        if changed:
+            _logger.warning(f"the config is not the one of {path}: {'; '.join(changed)}")
+
+    def _open_log(self) -> RunLog:
+        loader = self._loader
+        return RunLog(
+            self._run.output_dir,
+            start=self._step,
+            total_steps=self._total_steps,
+            steps_per_epoch=loader.steps_per_epoch,
+            samples_per_step=loader.samples_per_step,
+            every=self._config.train.log_every,
+        )
+
+    def _progress(self) -> Progress:
+        return Progress(self._step, self._total_steps, self._loader.steps_per_epoch)
+
+    def _last_good(self) -> str:
+        return f"The last good checkpoint is {self._saved}." if self._saved else "There is no checkpoint yet."
+
+    def _is_due(self, every: int | None) -> bool:
+        """Return whether something comes now that is done after so many steps, or epochs, and at the end."""
+        return self._step % (every or self._loader.steps_per_epoch) == 0 or self._step == self._total_steps
+
+    def _evaluate_if_due(self, log: RunLog, batch: Batch | None = None) -> bool:
+        """Evaluate if it is time and was not done yet, and return whether it was."""
+        done_at = self._evaluated["step"] if self._evaluated else 0
+        splits = self._task.eval_splits()
+        if not splits or self._step == done_at or not self._is_due(self._config.train.eval_every):
+            return False
+        with log.pause():
+            result = evaluate(self._task, splits[0], self._config, self._run)
+            if batch is not None:
+                result.pictures.update(draw_training(self._task, batch, self._config, self._run))
+            self._evaluated = {"step": self._step, "split": splits[0], "metrics": share(result.metrics)}
+            log.evaluation(**self._evaluated, pictures=result.pictures)
+            on_first_rank(lambda: self._write(result, splits[0]))
+            self._keep_if_best()
+        return True
+
+    def _write(self, result: EvalResult, split: str) -> None:
+        folder = self._run.output_dir
+        write_result(result, folder / "eval" / split)
+        write_pictures(result.pictures, folder / "pictures", prefix=f"step-{self._step:08d}-")
+
+    def _keep_if_best(self) -> None:
+        assert self._evaluated is not None
+        score = self._evaluated["metrics"][self._task.headline]
+        best = self._best["metrics"][self._task.headline] if self._best else -math.inf
+        if score > best:
+            self._best = self._evaluated
+            self._write_checkpoint(self._run.output_dir / checkpoint.BEST)
+
+    def _save(self, log: RunLog) -> None:
+        folder, path = self._run.output_dir, checkpoint.path_at(self._run.output_dir, self._step)
+        with log.pause():
+            self._write_checkpoint(path)
+            on_first_rank(lambda: checkpoint.keep_last(folder, self._config.train.keep_last))
+        self._saved = path
+
+    def _write_checkpoint(self, path: Path) -> None:
+        contents = {
+            "config": config_to_dict(self._config),
+            "model": self._task.state_dict(),
+            "optimizer": optimizer_state(self._optimizer),
+            "scaler": self._runner.scaler.state_dict(),
+            "step": self._step,
+            "epoch": self._step // self._loader.steps_per_epoch,
+            "steps_per_epoch": self._loader.steps_per_epoch,
+            "rng": gather_objects(rng_state()),
+            "skipped": self._broken.count,
+            "evaluated": self._evaluated,
+            "best": self._best,
+        }
+        on_first_rank(lambda: checkpoint.save(path, contents))
+
+    def _outcome(self, stopped: bool) -> dict[str, Any]:
+        if stopped:
+            _logger.info(
+                f"stopped by {self._run.stop_signal or 'a signal to another process'} after step {self._step} of "
+                f"{self._total_steps}; the same command with --resume goes on from {self._saved}"
+            )
+        return {
+            "step": self._step,
+            "stopped": stopped,
+            "metrics": self._evaluated["metrics"] if self._evaluated else {},
+            "best": self._best,
+            "checkpoint": self._saved,
+        }

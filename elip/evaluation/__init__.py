@@ -1,0 +1,1 @@
+"""Evaluations and metrics that more than one task uses."""

@@ -1,0 +1,47 @@
+"""Settings of the whole suite, and the tiny pictures and config that tests of tasks and commands train on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from elip.data.digitscenes import build
+
+torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
+settings.register_profile("elip", deadline=None, max_examples=50)  # no test is judged by its speed
+settings.load_profile("elip")
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DigitScenes folder of a few small pictures."""
+    return build(tmp_path_factory.mktemp("digits") / "set", num_train=24, num_val=6, num_test=5, image_size=32)
+
+
+@pytest.fixture
+def tiny(digits: Path, tmp_path: Path) -> list[str]:
+    """Overrides that turn configs/demo/pretrain.yaml into a run of seconds, in a folder of its own."""
+    return [
+        f"data.image_root={digits}/images",
+        f"data.train=[{digits}/pretrain_train.json]",
+        f"data.val=[{digits}/retrieval_val.json]",
+        f"data.test=[{digits}/retrieval_test.json]",
+        "data.num_workers=0",
+        f"model.text.tokenizer={digits}/tokenizer",
+        "model.text.options={hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 64}",
+        "model.text.fusion_layer=1",
+        "model.vision.image_size=32",
+        "model.vision.options={embed_dim: 32, depth: 3, num_heads: 2}",
+        "reducer.begin=[1, 2]",
+        "reducer.look_ahead=[1, 1]",
+        "reducer.keep_ratio=[0.75, 0.5]",
+        "task.queue_size=40",
+        "task.k_test=4",
+        "train.batch_size=8",
+        "train.epochs=2",
+        "train.log_every=1",
+        f"output_dir={tmp_path}/run",
+    ]

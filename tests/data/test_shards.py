@@ -1,0 +1,281 @@
+"""Streaming pre-training pairs from tar shards."""
+
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from elip.data.datasets import Sample, collate_samples
+from elip.data.shards import ShardedPretrainStream, count_samples, find_shards, read_shard
+from elip.data.transforms import EvalTransform, TrainTransform
+from elip.errors import DataError
+
+Files = dict[str, bytes]
+BATCH = 2
+
+
+def picture(number: int, file_format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(file, file_format)
+    return file.getvalue()
+
+
+def pair(number: int) -> Files:
+    return {f"{number:04d}.png": picture(number), f"{number:04d}.txt": f"Caption {number}!".encode()}
+
+
+@pytest.fixture
+def write_shard(tmp_path: Path) -> Callable[..., Path]:
+    def write(files: Files, name: str = "shard.tar") -> Path:
+        path = tmp_path / name
+        with tarfile.open(path, "w") as tar:
+            for member, content in files.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def shards(write_shard: Callable[..., Path]) -> list[Path]:
+    """Eight shards of four pairs, captioned "caption 0" to "caption 31"."""
+    return [
+        write_shard({k: v for i in range(4) for k, v in pair(4 * shard + i).items()}, f"shard-{shard}.tar")
+        for shard in range(8)
+    ]
+
+
+def stream_of(shards: Sequence[Path], **options: Any) -> ShardedPretrainStream:
+    defaults: dict[str, Any] = {"seed": 0, "batch_size": BATCH, "buffer_size": 3}
+    return ShardedPretrainStream(shards, TrainTransform(8), **{**defaults, **options})
+
+
+def loader(stream: ShardedPretrainStream, num_workers: int) -> DataLoader:
+    return DataLoader(stream, batch_size=BATCH, num_workers=num_workers, collate_fn=collate_samples)
+
+
+def captions(samples: Sequence[Sample]) -> list[str]:
+    return [sample["caption"] for sample in samples]
+
+
+def test_a_sample_holds_image_and_clean_caption(shards: list[Path]) -> None:
+    samples = list(stream_of(shards))
+    assert samples[0]["image"].shape == (3, 8, 8)
+    assert sorted(captions(samples)) == sorted(f"caption {i}" for i in range(32))
+    assert all(sample["skipped"] == [] for sample in samples)
+
+
+def test_picture_and_caption_of_a_sample_belong_together(shards: list[Path]) -> None:
+    whole = EvalTransform(9)
+    stream = ShardedPretrainStream(shards, lambda image, rng: whole(image), seed=0, batch_size=1)  # type: ignore[arg-type]
+    for sample in stream:
+        number = int(sample["caption"].split()[1])
+        assert torch.equal(sample["image"], whole(Image.open(io.BytesIO(picture(number)))))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_ranks_and_workers_share_all_samples_without_overlap(shards: list[Path], num_workers: int) -> None:
+    seen: list[str] = []
+    for rank in range(2):
+        for batch in loader(stream_of(shards, rank=rank, world_size=2), num_workers):
+            seen += batch["caption"]
+    assert Counter(seen) == Counter(f"caption {i}" for i in range(32))
+
+
+def test_ranks_give_equally_many_batches_even_if_shards_differ(
+    shards: list[Path], write_shard: Callable[..., Path]
+) -> None:
+    small = write_shard(pair(99), "small.tar")
+    streams = [stream_of([shards[0], small], rank=rank, world_size=2, samples_per_epoch=8) for rank in range(2)]
+    assert [len(list(stream)) for stream in streams] == [4, 4] == [len(stream) for stream in streams]
+
+
+def test_the_order_changes_with_epoch_and_seed_only(shards: list[Path]) -> None:
+    stream, again, reseeded = stream_of(shards), stream_of(shards[::-1]), stream_of(shards, seed=1)
+    first = captions(list(stream))
+    assert captions(list(stream)) == captions(list(again)) == first
+    stream.start(epoch=1)
+    assert captions(list(stream)) != first
+    assert captions(list(reseeded)) != first
+
+
+def test_each_epoch_deals_the_shards_out_anew(shards: list[Path]) -> None:
+    stream = stream_of(shards, world_size=2)
+    shares = []
+    for epoch in range(4):
+        stream.start(epoch)
+        shares.append(frozenset(captions(list(stream))))
+    assert len(set(shares)) > 1
+
+
+def test_the_buffer_mixes_samples_of_different_shards(shards: list[Path]) -> None:
+    def shard_changes(buffer_size: int) -> int:
+        numbers = [int(text.split()[1]) // 4 for text in captions(list(stream_of(shards, buffer_size=buffer_size)))]
+        return sum(one != other for one, other in pairwise(numbers))
+
+    assert shard_changes(1) == 7
+    assert shard_changes(16) > 14
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [0, 2, 3])
+@pytest.mark.parametrize("batches_done", [1, 4, 7])
+def test_a_resumed_epoch_goes_on_with_exactly_the_next_batch(
+    shards: list[Path], num_workers: int, batches_done: int
+) -> None:
+    whole, rest = stream_of(shards), stream_of(shards)
+    whole.start(epoch=3)
+    rest.start(epoch=3, consumed=batches_done * BATCH)
+    expected, resumed = list(loader(whole, num_workers)), list(loader(rest, num_workers))
+    assert len(resumed) == 16 - batches_done
+    for one, other in zip(expected[batches_done:], resumed, strict=True):
+        assert one["caption"] == other["caption"]
+        assert torch.equal(one["image"], other["image"])
+
+
+def test_resuming_within_a_batch_is_refused(shards: list[Path]) -> None:
+    with pytest.raises(ValueError, match="whole batches of 2 samples, got 3"):
+        stream_of(shards).start(epoch=0, consumed=3)
+
+
+@pytest.mark.parametrize(
+    ("files", "caption"),
+    [
+        ({"a.jpg": picture(0, "JPEG"), "a.json": b'{"caption": "From JSON", "width": 9}'}, "from json"),
+        ({"a.webp": picture(0, "WEBP"), "a.json": b'{"caption": ["From a list"]}'}, "from a list"),
+        ({"a.JPEG": picture(0, "JPEG"), "a.txt": b"Text wins", "a.json": b'{"caption": "x"}'}, "text wins"),
+        ({"d/a.seg.npy": b"?", "d/a.png": picture(0), "d/a.txt": b"In a folder"}, "in a folder"),
+    ],
+)
+def test_captions_and_pictures_come_in_several_formats(
+    write_shard: Callable[..., Path], files: Files, caption: str
+) -> None:
+    assert captions(list(stream_of([write_shard(files)], batch_size=1))) == [caption]
+
+
+BROKEN = [
+    ({"x.png": picture(0)[:150], "x.txt": b"a"}, r"shard\.tar sample 'x': file \.png: the image is cut short"),
+    ({"x.png": b"<html>", "x.txt": b"a"}, r"shard\.tar sample 'x': file \.png: not an image"),
+    ({"x.txt": b"a"}, r"shard\.tar sample 'x': no picture \(\.jpg, .*\) beside \.txt"),
+    ({"x.png": picture(0)}, r"shard\.tar sample 'x': no caption \(\.txt, \.json\) beside \.png"),
+    ({"x.png": picture(0), "x.txt": b"?!"}, r"shard\.tar sample 'x': field 'caption' is empty after cleaning"),
+    ({"x.png": picture(0), "x.json": b'{"text": "a"}'}, r"sample 'x': file \.json: field 'caption' is missing"),
+    ({"x.png": picture(0), "x.json": b'{"caption"'}, r"sample 'x': file \.json: malformed JSON"),
+]
+
+
+@pytest.mark.parametrize(("files", "message"), BROKEN)
+def test_a_broken_sample_stops_training_naming_shard_and_sample(
+    write_shard: Callable[..., Path], files: Files, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        list(stream_of([write_shard({**pair(0), **files, **pair(1)})], batch_size=1))
+
+
+@pytest.mark.parametrize(("files", "message"), BROKEN)
+def test_a_broken_sample_is_stood_in_for_and_reported_where_that_is_allowed(
+    write_shard: Callable[..., Path], files: Files, message: str
+) -> None:
+    stream = stream_of([write_shard({**pair(0), **files, **pair(1)})], batch_size=1, skip_broken=True)
+    samples = list(stream)
+    assert len(samples) == 3
+    skipped = [text for sample in samples for text in sample["skipped"]]
+    with pytest.raises(DataError, match=message):
+        raise DataError(skipped[0])
+    assert set(captions(samples)) <= {"caption 0", "caption 1"}
+    assert captions(list(stream)) == captions(samples)
+
+
+def test_broken_samples_do_not_shift_a_resumed_epoch(shards: list[Path], write_shard: Callable[..., Path]) -> None:
+    write_shard({**pair(0), "x.txt": b"a", **pair(1), "y.png": b"", **pair(2), **pair(3)}, shards[0].name)
+    whole, rest = stream_of(shards, skip_broken=True), stream_of(shards, skip_broken=True)
+    rest.start(epoch=0, consumed=8)
+    assert captions(list(whole))[8:] == captions(list(rest))
+
+
+@pytest.mark.parametrize("damage", ["content", "header", "garbage"])
+def test_a_damaged_archive_gives_what_it_can_and_says_so(write_shard: Callable[..., Path], damage: str) -> None:
+    path = write_shard({k: v for i in range(5) for k, v in pair(i).items()})
+    with tarfile.open(path) as tar:
+        third = tar.getmembers()[4]
+    content = path.read_bytes()
+    cut = {
+        "content": content[: third.offset_data + 50],
+        "header": content[: third.offset + 50],
+        "garbage": content[: third.offset] + b"?" * 5000,
+    }
+    path.write_bytes(cut[damage])
+    samples = list(read_shard(path))
+    assert [sample.key for sample in samples if sample.damage is None] in (["0000"], ["0000", "0001"])
+    assert samples[-1].damage is not None
+    with pytest.raises(DataError, match=r"shard\.tar sample '000[12]': the archive is cut short or damaged here"):
+        list(stream_of([path], batch_size=1))
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_text("<html>404</html>" * 100)
+    with pytest.raises(DataError, match=r"x\.tar.*the archive is cut short or damaged here"):
+        list(stream_of([tmp_path / "x.tar"], batch_size=1))
+
+
+def test_fewer_shards_than_workers_are_refused(shards: list[Path]) -> None:
+    with pytest.raises(DataError, match=r"3 shards for 4 ranks with 1 loader workers each: give at least one shard"):
+        list(stream_of(shards[:3], rank=1, world_size=4))
+
+
+def test_shards_without_samples_are_refused(write_shard: Callable[..., Path]) -> None:
+    empty = write_shard({"readme.md": b"nothing"})
+    with pytest.raises(DataError, match="0 samples in shards do not fill a batch of 2"):
+        stream_of([empty])
+    with pytest.raises(DataError, match=r"no samples in .*shard\.tar"):
+        list(stream_of([empty], samples_per_epoch=10))
+
+
+def test_an_epoch_can_be_shorter_or_longer_than_the_shards(shards: list[Path]) -> None:
+    assert len(list(stream_of(shards, samples_per_epoch=11))) == 10
+    longer = Counter(captions(list(stream_of(shards, samples_per_epoch=64))))
+    assert len(longer) == 32
+    assert sum(longer.values()) == 64
+
+
+def test_counting_reads_a_shard_once(shards: list[Path]) -> None:
+    assert count_samples(shards) == 32
+    shards[0].unlink()
+    with pytest.raises(DataError, match=r"shard-0\.tar: no such file"):
+        count_samples(shards)
+    assert count_samples(shards[1:]) == 28
+
+
+def test_patterns_name_shards_in_order_and_once(shards: list[Path], tmp_path: Path) -> None:
+    assert find_shards([f"{tmp_path}/shard-[0-3].tar", f"{tmp_path}/shard-*.tar"]) == shards
+    assert find_shards([str(shards[2])]) == [shards[2]]
+
+
+def test_a_pattern_that_names_nothing_is_refused(shards: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"shards-0\.tar: no such file in .*Did you mean 'shard-\d\.tar'"):
+        find_shards([f"{tmp_path}/shards-0.tar"])
+    with pytest.raises(DataError, match=r"none-\*\.tar: no such file"):
+        find_shards([f"{tmp_path}/none-*.tar"])
+
+
+def test_global_random_states_are_left_alone(shards: list[Path], random_states: Callable[[], bytes]) -> None:
+    before = random_states()
+    list(stream_of(shards))
+    assert random_states() == before
+
+
+def test_an_unrelated_json_field_may_be_anything(write_shard: Callable[..., Path]) -> None:
+    files = {"a.png": picture(0), "a.json": json.dumps({"caption": "a", "exif": None}).encode()}
+    assert captions(list(stream_of([write_shard(files)], batch_size=1))) == ["a"]

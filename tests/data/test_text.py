@@ -1,0 +1,133 @@
+"""Cleaning and tokenising."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elip.data.text import Tokenizer, clean_caption, clean_question
+from elip.errors import DataError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "seven", "left", "##s", "two"]
+PAD, UNK, CLS, SEP, MASK, A, RED, SEVEN, LEFT, PLURAL, TWO = range(len(WORDS))
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    path.write_text("\n".join(WORDS) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(vocabulary: Path) -> Tokenizer:
+    return Tokenizer.load(vocabulary)
+
+
+@given(st.text(st.characters(exclude_characters="<")), st.integers(1, 5))
+def test_cleaning_a_caption_again_changes_nothing(text: str, max_words: int) -> None:
+    once = clean_caption(text, max_words)
+    assert clean_caption(once, max_words) == once
+
+
+@given(st.text(), st.integers(1, 5))
+def test_a_clean_text_has_no_more_than_max_words_and_no_punctuation(text: str, max_words: int) -> None:
+    for clean in (clean_caption(text, max_words), clean_question(text, max_words)):
+        assert len(clean.split(" ")) <= max_words
+        assert not set(clean) & set(",.'!?\"()*#:;~-/")
+
+
+def test_a_caption_keeps_thirty_words_unless_told_otherwise() -> None:
+    assert len(clean_caption("word " * 40).split()) == 30
+
+
+def test_spaces_within_a_question_count_as_words() -> None:
+    assert clean_question("  why  two spaces?", max_words=4) == "  why "
+
+
+def test_a_text_starts_with_cls_and_has_no_sep(tokenizer: Tokenizer) -> None:
+    ids, mask = tokenizer.encode(["a red sevens"])
+    assert ids.tolist() == [[CLS, A, RED, SEVEN, PLURAL]]
+    assert mask.tolist() == [[True] * 5]
+    assert ids.dtype == torch.long
+
+
+def test_a_batch_is_padded_to_its_longest_text(tokenizer: Tokenizer) -> None:
+    ids, mask = tokenizer.encode(["a red seven", "two", ""])
+    assert ids.tolist() == [[CLS, A, RED, SEVEN], [CLS, TWO, PAD, PAD], [CLS, PAD, PAD, PAD]]
+    assert mask.sum(dim=1).tolist() == [4, 2, 1]
+    assert torch.equal(mask, ids != PAD)
+
+
+def test_max_length_counts_cls(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode(["a red seven left", "two"], max_length=3).ids.tolist() == [[CLS, A, RED], [CLS, TWO, PAD]]
+
+
+def test_an_answer_ends_with_sep_even_where_it_is_cut(tokenizer: Tokenizer) -> None:
+    ids, mask = tokenizer.encode(["a red seven", "two"], max_length=4, append_sep=True)
+    assert ids.tolist() == [[CLS, A, RED, SEP], [CLS, TWO, SEP, PAD]]
+    assert mask.tolist() == [[True] * 4, [True, True, True, False]]
+
+
+def test_no_texts_make_an_empty_batch(tokenizer: Tokenizer) -> None:
+    ids, mask = tokenizer.encode([])
+    assert len(ids) == len(mask) == 0
+
+
+def test_decoding_gives_the_text_without_special_tokens(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode(tokenizer.encode(["a red sevens", "two"], append_sep=True).ids) == ["a red sevens", "two"]
+
+
+def test_special_ids_and_size_are_those_of_the_vocabulary(tokenizer: Tokenizer) -> None:
+    ids = (tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id, tokenizer.vocab_size)
+    assert ids == (PAD, CLS, SEP, MASK, len(WORDS))
+
+
+def test_an_unknown_word_is_unk(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode(["zebra"]).ids.tolist() == [[CLS, UNK]]
+
+
+def test_a_tokenizer_can_go_to_another_process(tokenizer: Tokenizer) -> None:
+    assert torch.equal(pickle.loads(pickle.dumps(tokenizer)).encode(["a two"]).ids, tokenizer.encode(["a two"]).ids)
+
+
+def test_a_folder_is_as_good_as_its_vocabulary_file(vocabulary: Path) -> None:
+    assert Tokenizer.load(vocabulary.parent).encode(["two"]).ids.tolist() == [[CLS, TWO]]
+
+
+def test_a_mistyped_path_names_the_nearest_file(vocabulary: Path) -> None:
+    with pytest.raises(DataError, match=r"vocab\.tx.*no such file.*Did you mean 'vocab\.txt'"):
+        Tokenizer.load(vocabulary.with_suffix(".tx"))
+
+
+def test_a_folder_without_vocabulary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds neither vocab\.txt nor tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_file_of_another_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("a\n")
+    with pytest.raises(DataError, match=r"must be named vocab\.txt"):
+        Tokenizer.load(tmp_path / "words.txt")
+
+
+def test_a_vocabulary_without_special_tokens_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\na\nred\n")
+    with pytest.raises(DataError, match=r"not a BERT vocabulary, it lacks \[UNK\], \[CLS\], \[SEP\], \[MASK\]"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_hub_name_without_network_asks_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"bert-of-nobody.*Without a network, give a folder with the vocab\.txt"):
+        Tokenizer.load("bert-of-nobody")
+
+
+def test_transformers_is_imported_only_by_who_loads_a_tokenizer() -> None:
+    code = "import sys, elip.data.text; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,131 @@
+"""Costs as records, tables, CSV and markdown."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from elip.config.schema import ReducerConfig
+from elip.efficiency.report import Record, Row, as_markdown, as_text, label, tables, to_csv, to_json, to_record
+from elip.efficiency.task import PassCost, TaskCost
+from elip.efficiency.vision import BlockTrace, VisionCost
+
+DENSE = VisionCost(
+    total=4_000_000_000, look_ahead=0, norm=10_000_000, tokens=[BlockTrace(17, 17)] * 2, parameters=2_500_000
+)
+REDUCED = VisionCost(
+    total=3_000_000_000,
+    look_ahead=1_000_000_000,
+    norm=8_000_000,
+    tokens=[BlockTrace(17, 17), BlockTrace(17, 9.5)],
+    parameters=2_500_000,
+)
+STEP = PassCost(vision=2e9, look_ahead=1e9, text=3e8, fusion=6e8, heads=1e8, momentum=4e9)
+TASK = TaskCost(
+    inference=PassCost(vision=2e9, look_ahead=1e9, text=1e8, fusion=2e8, heads=1e6),
+    train_forward=STEP,
+    train_step=14e9,
+    tokens=[BlockTrace(17, 17)],
+    parameters=2_000_000,
+    momentum_parameters=1_900_000,
+    saved_bytes=1_234_567.5,
+    peak_cuda_bytes=None,
+    batch_size=2,
+)
+
+
+def record(cost: Any, name: str = "none", **options: Any) -> Record:
+    return to_record(Row(ReducerConfig(name=name, **options), requires_text=name == "elip", cost=cost))
+
+
+VISION = [record(DENSE), record(REDUCED, "elip", full_look_ahead=True)]
+
+
+def test_the_record_of_an_encoder_is_in_gmacs() -> None:
+    assert VISION[1] == {
+        "reducer": "elip",
+        "options": {"full_look_ahead": True},
+        "requires_text": True,
+        "unit": "GMACs",
+        "vision_gmacs": 3.0,
+        "look_ahead_gmacs": 1.0,
+        "norm_gmacs": 0.008,
+        "forward_backward_gmacs": 7.0,
+        "parameters": 2_500_000,
+        "tokens": [17, 9.5],
+        "tokens_in_attention": [17, 17],
+    }
+
+
+def test_the_record_of_a_task_has_the_parts_of_its_training_step_and_all_of_both_passes() -> None:
+    made = record(TASK)
+    assert made["vision_gmacs"] == 3.0
+    assert made["look_ahead_gmacs"] == 1.0
+    assert [made[part] for part in ("text", "fusion", "momentum", "heads")] == [0.3, 0.6, 4.0, 0.1]
+    assert made["inference_gmacs"] == pytest.approx(3.301)
+    assert made["train_step_gmacs"] == 14.0
+    assert made["saved_bytes_per_image"] == 1_234_568
+    assert made["inference"]["text"] == 0.1
+    assert made["train_forward"]["text"] == 0.3
+
+
+def test_json_is_a_list_of_the_records() -> None:
+    assert json.loads(to_json(VISION)) == VISION
+
+
+def test_csv_has_a_line_for_each_reducer() -> None:
+    lines = list(csv.DictReader(io.StringIO(to_csv(VISION))))
+    assert [line["reducer"] for line in lines] == ["none", "elip"]
+    assert float(lines[1]["vision_gmacs"]) == 3.0
+    assert lines[1]["tokens"] == "17 9.5"
+    assert json.loads(lines[1]["options"]) == {"full_look_ahead": True}
+
+
+def test_a_label_tells_reducers_of_one_name_apart() -> None:
+    assert [label(r) for r in VISION] == ["none", "elip full_look_ahead=true"]
+
+
+def test_the_table_of_encoders_has_its_unit_and_ratios_to_the_baseline() -> None:
+    (table,) = tables(VISION, VISION[0])
+    title, header, dense, reduced = as_text(table).splitlines()
+    assert title == "Image encoder, GMACs"
+    assert header.split()[:3] == ["reducer", "forward", "ratio"]
+    assert dense.split() == ["none", "4.00", "1.00", "4.00", "0.00", "12.00", "1.00", "17", "2.50"]
+    assert reduced.split()[2:] == ["3.00", "0.75", "2.00", "1.00", "7.00", "0.58", "9.5", "2.50"]
+    assert len({len(line) for line in (header, dense, reduced)}) == 1
+
+
+def test_tokens_of_each_block_are_shown_when_asked_for() -> None:
+    trace = tables(VISION, VISION[0], per_block=True)[-1]
+    assert trace.rows == [["0", "17", "17"], ["1", "17", "17/9.5"]]
+
+
+def test_a_task_has_tables_of_inference_training_step_and_memory() -> None:
+    baseline = record(replace(TASK, train_step=28e9, saved_bytes=2_469_135))
+    inference, training, memory = tables([record(TASK)], baseline)
+    assert inference.header == ["reducer", "vision", "look-ahead", "text", "fusion", "heads", "total", "ratio"]
+    assert inference.rows == [["none", "2.00", "1.00", "0.10", "0.20", "0.00", "3.30", "1.00"]]
+    assert training.rows == [["none", "2.00", "1.00", "0.30", "0.60", "0.10", "4.00", "14.00", "0.50"]]
+    assert memory.rows == [["none", "2.00", "1.90", "1.2", "0.50"]]
+
+
+def test_the_cuda_peak_is_shown_where_it_was_taken() -> None:
+    on_cuda = record(replace(TASK, peak_cuda_bytes=5_000_000))
+    assert tables([on_cuda], on_cuda)[-1].header[-1] == "CUDA peak at batch 2, MB"
+    assert tables([on_cuda], on_cuda)[-1].rows[0][-1] == "5.0"
+
+
+def test_small_models_get_more_digits() -> None:
+    small = record(replace(DENSE, total=12_300_000))
+    assert tables([small], small)[0].rows[0][1] == "0.0123"
+
+
+def test_markdown_has_a_header_a_rule_and_a_row_for_each_reducer() -> None:
+    lines = as_markdown(tables(VISION, VISION[0])[0]).splitlines()
+    assert lines[0] == "**Image encoder, GMACs**"
+    assert lines[3].startswith("| --- | ---: |")
+    assert lines[4].startswith("| none | 4.00 | 1.00 |")
+    assert len(lines) == 6

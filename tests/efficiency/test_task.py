@@ -1,0 +1,152 @@
+"""The cost of a whole task, part by part, against closed formulas for a tiny pre-training model."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from elip.config import config_from_dict
+from elip.efficiency.task import TaskCost, task_cost
+from elip.registry import TASKS
+from elip.task import Task
+
+D, L, HEADS, E, Q, VOCAB, PATCHES = 32, 25, 2, 16, 40, 100, 16
+"""Width of both encoders, tokens of a text, attention heads, joint width, queue, words, patches."""
+WORDS = 4  # of a caption of 25 that are masked: 15%
+IMAGES = 2  # in the batch that is measured
+ELIP: dict[str, Any] = {"name": "elip", "begin": [1, 2], "look_ahead": [1, 1], "keep_ratio": [0.75, 0.5]}
+
+
+def make_task(reducer: Any = "none", **sections: Any) -> Task:
+    values = {
+        "task": {"name": "pretrain", "queue_size": Q, **sections.pop("task", {})},
+        "reducer": reducer,
+        "model": {
+            "embed_dim": E,
+            "vision": {
+                "name": "vit_tiny_patch16_224",
+                "image_size": 32,
+                "options": {"patch_size": 8, "embed_dim": D, "depth": 3, "num_heads": HEADS},
+            },
+            "text": {
+                "fusion_layer": 1,
+                "options": {
+                    "hidden_size": D,
+                    "num_hidden_layers": 3,
+                    "num_attention_heads": HEADS,
+                    "intermediate_size": 4 * D,
+                    "vocab_size": VOCAB,
+                },
+            },
+        },
+        **sections,
+    }
+    config = config_from_dict(values, "test")
+    return TASKS.build(config.task.name, config)
+
+
+def norm(tokens: int) -> int:
+    return tokens * D * 5
+
+
+def vision(*tokens: int) -> int:
+    """A ViT with these tokens in its blocks."""
+    blocks = sum(12 * n * D**2 + 2 * n**2 * D + 2 * norm(n) for n in tokens)
+    return PATCHES * D * 3 * 8**2 + blocks + norm(tokens[-1])
+
+
+TEXT_LAYER = 12 * L * D**2 + 2 * L**2 * D + 2 * norm(L)
+
+
+def text() -> int:
+    """Embeddings and one layer, for one text."""
+    return norm(L) + TEXT_LAYER
+
+
+def fusion(texts: int, tokens: int) -> int:
+    """Two layers that attend to an image: its keys and values once, the rest for each text."""
+    cross = 2 * L * D**2 + 2 * L * tokens * D + norm(L)
+    return 2 * (2 * tokens * D**2 + texts * (TEXT_LAYER + cross))
+
+
+@pytest.fixture(scope="module")
+def dense() -> TaskCost:
+    return task_cost(make_task())
+
+
+@pytest.fixture(scope="module")
+def reduced() -> TaskCost:
+    return task_cost(make_task(ELIP))
+
+
+def test_parts_of_an_inference_are_those_of_the_closed_formula(dense: TaskCost) -> None:
+    cost = dense.inference
+    assert cost.vision == vision(17, 17, 17)
+    assert cost.text == text()
+    assert cost.fusion == fusion(1, 17)
+    assert cost.heads == 2 * D
+    assert (cost.look_ahead, cost.momentum) == (0, 0)
+
+
+def test_parts_of_a_training_step_are_those_of_the_closed_formula(dense: TaskCost) -> None:
+    cost = dense.train_forward
+    wrong_images = 1  # texts with the image of another row; its keys and values are there already
+    similarities = 2 * (IMAGES + Q) * E
+    mlm = WORDS * (D**2 + D * VOCAB) + norm(WORDS)
+    assert cost.vision == vision(17, 17, 17)
+    assert cost.text == 2 * text()
+    assert cost.fusion == fusion(3 + wrong_images, 17)
+    assert cost.heads == 2 * D * E + similarities + 3 * 2 * D + mlm
+    assert cost.momentum == cost.vision + cost.text + fusion(1, 17) + 2 * D * E + mlm + similarities
+
+
+def test_the_backward_pass_costs_twice_what_has_a_gradient(dense: TaskCost, reduced: TaskCost) -> None:
+    for cost in (dense, reduced):
+        parts = cost.train_forward
+        learning = parts.vision + parts.text + parts.fusion + parts.heads
+        assert cost.train_step == 3 * learning + parts.look_ahead + parts.momentum
+
+
+def test_a_reducer_changes_vision_and_fusion_and_pays_for_its_look_ahead(dense: TaskCost, reduced: TaskCost) -> None:
+    fused = (4 + (13 - 8)) * D
+    row = sum(D**2 + n * D**2 + n * D + norm(n) for n in (17, 14))
+    assert reduced.inference.vision == vision(17, 14, 10) + fused
+    assert reduced.inference.look_ahead == row
+    assert reduced.inference.fusion == fusion(1, 10)
+    assert reduced.train_forward.look_ahead == row
+    assert reduced.train_forward.momentum == dense.train_forward.momentum
+    assert reduced.train_forward.heads == dense.train_forward.heads
+    assert [block.mlp for block in reduced.tokens] == [17, 14, 10]
+    assert reduced.saved_bytes < dense.saved_bytes
+
+
+def test_look_ahead_of_a_reduced_momentum_encoder_is_part_of_momentum(reduced: TaskCost) -> None:
+    cost = task_cost(make_task(ELIP, task={"reduce_momentum": True}))
+    assert cost.train_forward.look_ahead == reduced.train_forward.look_ahead
+    saved = vision(17, 17, 17) + fusion(1, 17) - reduced.inference.vision - fusion(1, 10)
+    assert cost.train_forward.momentum == reduced.train_forward.momentum - saved + reduced.inference.look_ahead
+
+
+def test_parameters_are_those_trained_and_momentum_copies_apart(dense: TaskCost) -> None:
+    task = make_task()
+    trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    heads = 2 * D + 2 + 1  # matching head and temperature have no copy
+    assert dense.parameters == trained
+    assert dense.momentum_parameters == trained - heads
+
+
+def test_checkpointed_activations_are_not_kept(dense: TaskCost) -> None:
+    cost = task_cost(make_task(train={"checkpoint_activations": True}))
+    assert cost.train_forward == dense.train_forward
+    assert cost.saved_bytes < 0.7 * dense.saved_bytes
+
+
+def test_the_task_is_left_as_it_was() -> None:
+    task = make_task(ELIP).train()
+    state = {name: tensor.clone() for name, tensor in task.state_dict().items()}
+    random = torch.get_rng_state()
+    task_cost(task)
+    assert task.training
+    assert all(torch.equal(state[name], tensor) for name, tensor in task.state_dict().items())
+    assert all(parameter.grad is None for parameter in task.parameters())
+    assert torch.equal(torch.get_rng_state(), random)

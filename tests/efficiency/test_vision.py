@@ -1,0 +1,115 @@
+"""The cost of an image: look-ahead apart, tokens, published figures, and an encoder left as it was."""
+
+import pytest
+import timm
+import torch
+
+from elip.config.schema import VisionConfig
+from elip.efficiency.vision import BlockTrace, vision_cost
+from elip.models.vision import VisionEncoder
+from elip.reducer import EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.registry import REDUCERS
+from elip.tokens import Tokens
+from tests.efficiency.counts import look_ahead_macs
+from tests.efficiency.models import Peek, make_encoder, make_reducer
+
+
+def published(name: str, image_size: int = 224) -> VisionEncoder:
+    """Return a timm model with its head, its weights whatever the memory holds."""
+    with torch.device("meta"):
+        vit = timm.create_model(name, img_size=image_size)
+    return VisionEncoder(vit.to_empty(device="cpu"))
+
+
+def gmacs(name: str) -> float:
+    return vision_cost(published(name)).total / 1e9
+
+
+def test_no_reducer_and_the_baseline_cost_the_same() -> None:
+    encoder = make_encoder()
+    assert vision_cost(encoder) == vision_cost(encoder, make_reducer("none", encoder))
+
+
+def test_elips_look_ahead_is_apart_and_cheaper_than_published() -> None:
+    encoder = make_encoder()
+    ours = vision_cost(encoder, make_reducer("elip", encoder))
+    full = vision_cost(encoder, make_reducer("elip", encoder, full_look_ahead=True))
+    norm = (2 * 17 + 17 + 14) * 32 * 5  # two norms of a whole block, one of a block that stops at its attention row
+    assert ours.look_ahead == look_ahead_macs(32, [(17, 2), (14, 1)], full=False) + norm
+    assert full.look_ahead == look_ahead_macs(32, [(17, 2), (14, 1)], full=True) + norm + (17 + 14) * 32 * 5
+    assert ours.total - ours.look_ahead == full.total - full.look_ahead
+
+
+def test_look_ahead_of_any_reducer_is_apart() -> None:
+    encoder = make_encoder()
+    cost = vision_cost(encoder, Peek(encoder.info()))
+    block = 12 * 17 * 32**2 + 2 * 17**2 * 32 + 2 * 17 * 32 * 5
+    assert cost.look_ahead == 2 * block
+    assert cost.forward_backward == 3 * (cost.total - 2 * block) + 2 * block
+
+
+def test_tokens_are_those_of_each_block() -> None:
+    encoder = make_encoder()
+    tokens = vision_cost(encoder, make_reducer("elip", encoder)).tokens
+    assert tokens == [BlockTrace(17, 17), BlockTrace(14, 14), BlockTrace(10, 10)]
+
+
+class AfterAttention(TokenReducer):
+    """Drops patches inside block 1."""
+
+    def needs(self, block: int) -> Needs:
+        return Needs.CLS_ROW
+
+    def after_attention(self, block: int, tokens: Tokens, attention: object, context: ReductionContext) -> Tokens:
+        return tokens.keep(torch.arange(6).unsqueeze(0)) if block == 1 else tokens
+
+
+def test_a_reduction_inside_a_block_tells_its_attention_from_its_mlp() -> None:
+    tokens = vision_cost(make_encoder(), AfterAttention()).tokens
+    assert tokens == [BlockTrace(17, 17), BlockTrace(17, 7), BlockTrace(7, 7)]
+
+
+def test_the_encoder_is_left_as_it_was() -> None:
+    encoder = make_encoder().train()
+    encoder.norm.eval()
+    make_blocks, random = encoder.make_blocks, torch.get_rng_state()
+    vision_cost(encoder, make_reducer("random", encoder))
+    assert encoder.make_blocks is make_blocks
+    assert torch.equal(torch.get_rng_state(), random)
+    assert encoder.training
+    assert not encoder.norm.training
+
+
+def test_parameters_of_the_reducer_count() -> None:
+    encoder = make_encoder()
+    assert vision_cost(encoder, Peek(encoder.info())).parameters == vision_cost(encoder).parameters + 33 * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deit_tiny_patch16_224", 1.26),
+        ("deit_small_patch16_224", 4.61),
+        ("deit_base_patch16_224", 17.58),
+        ("vit_large_patch16_224", 61.60),
+    ],
+)
+def test_published_gmacs_are_met_to_the_printed_digit(name: str, expected: float) -> None:
+    assert round(gmacs(name), 2) == expected
+
+
+def test_elips_published_gmacs_on_vit_base_at_256_px_are_met_to_the_printed_digit() -> None:
+    encoder = VisionEncoder.create(VisionConfig(name="vit_base_patch16_224", image_size=256), num_classes=1000)
+    info: EncoderInfo = encoder.info(encoder.width)
+    dense = vision_cost(encoder)
+    as_published = vision_cost(encoder, REDUCERS.build("elip", info, full_look_ahead=True))
+    ours = vision_cost(encoder, REDUCERS.build("elip", info))
+    reduced = as_published.total - as_published.look_ahead
+
+    assert round(dense.total / 1e9, 1) == 23.2
+    assert round(reduced / 1e9, 1) == 16.4
+    assert round(as_published.look_ahead / 1e9, 1) == 16.7
+    assert round(as_published.total / 1e9, 1) == 33.0
+    assert round(as_published.forward_backward / dense.forward_backward, 2) == 0.94
+    assert ours.look_ahead < 0.75 * as_published.look_ahead
+    assert [block.mlp for block in ours.tokens] == [257] * 2 + [232] * 2 + [168] * 6 + [104] * 2

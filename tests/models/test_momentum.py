@@ -1,0 +1,66 @@
+"""Momentum copies follow, queues wrap around, and neither moves by itself."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from elip.models.momentum import FeatureQueues, MomentumTwins
+
+
+@pytest.fixture
+def online() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {"a": nn.Linear(3, 2), "b": nn.LayerNorm(2)}
+
+
+def test_copies_start_equal_and_take_no_gradient(online: dict[str, nn.Module]) -> None:
+    twins = MomentumTwins(online, decay=0.9)
+    assert torch.equal(twins["a"].weight, online["a"].weight)
+    assert twins["a"].weight is not online["a"].weight
+    assert not any(p.requires_grad for p in twins.parameters())
+
+
+def test_following_is_an_exponential_moving_average(online: dict[str, nn.Module]) -> None:
+    twins = MomentumTwins(online, decay=0.9)
+    before = twins["a"].weight.clone()
+    nn.init.ones_(online["a"].weight)
+    twins.follow(online)
+    torch.testing.assert_close(twins["a"].weight, 0.9 * before + 0.1 * torch.ones(2, 3))
+
+
+def test_copying_makes_them_equal_again(online: dict[str, nn.Module]) -> None:
+    twins = MomentumTwins(online, decay=0.9)
+    nn.init.ones_(online["b"].bias)
+    twins.copy_from(online)
+    assert torch.equal(twins["b"].bias, torch.ones(2))
+
+
+def test_queues_start_as_unit_vectors() -> None:
+    queues = FeatureQueues(embed_dim=4, length=7)
+    torch.testing.assert_close(queues.image.norm(dim=0), torch.ones(7))
+    assert queues.fill_ratio() == 0
+
+
+@given(st.integers(1, 12), st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_queues_hold_the_latest_features_whatever_the_batch_sizes(length: int, batches: list[int]) -> None:
+    queues = FeatureQueues(embed_dim=1, length=length)
+    pushed: list[float] = []
+    for batch in batches:
+        fresh = torch.arange(len(pushed), len(pushed) + batch, dtype=torch.float32)[:, None] + 100
+        queues.push(fresh, -fresh)
+        pushed += fresh.flatten().tolist()
+    held = queues.image.flatten()
+    latest = set(pushed[-length:])
+    assert latest <= set(held.tolist())
+    assert torch.equal(queues.text.flatten()[held >= 100], -held[held >= 100])
+    assert queues.fill_ratio().item() == pytest.approx(min(1, len(pushed) / length))
+
+
+def test_the_oldest_feature_is_the_next_to_go() -> None:
+    queues = FeatureQueues(embed_dim=1, length=3)
+    for value in range(5):
+        queues.push(torch.full((1, 1), float(value)), torch.zeros(1, 1))
+    assert queues.image.flatten().tolist() == [3, 4, 2]
+    assert queues.pointer.item() == 2

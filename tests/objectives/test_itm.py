@@ -1,0 +1,75 @@
+"""Hard negatives and the matching loss."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elip.objectives import itm
+from elip.objectives.itm import itm_loss, sample_negatives
+
+
+@given(st.integers(2, 8), st.integers(0, 1000))
+def test_a_negative_is_never_the_row_itself(batch: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    drawn = sample_negatives(10 * torch.randn(batch, batch), 10 * torch.randn(batch, batch))
+    rows = torch.arange(batch)
+    assert (drawn.image != rows).all()
+    assert (drawn.text != rows).all()
+    assert drawn.valid.all()
+
+
+def test_negatives_never_come_from_the_same_image() -> None:
+    ids = torch.tensor([3, 3, 5, 7])
+    same = ids[:, None] == ids[None]
+    for _ in range(20):
+        drawn = sample_negatives(torch.zeros(4, 4), torch.zeros(4, 4), same)
+        assert (ids[drawn.image] != ids).all()
+        assert (ids[drawn.text] != ids).all()
+
+
+def test_the_most_similar_wrong_pair_is_drawn_by_far_the_most_often() -> None:
+    torch.manual_seed(0)
+    sim_t2i = torch.tensor([[9.0, 8.0, 0.0], [0.0, 9.0, 8.0], [8.0, 0.0, 9.0]])
+    drawn = torch.stack([sample_negatives(sim_t2i.T, sim_t2i).image for _ in range(50)])
+    assert (drawn == torch.tensor([1, 2, 0])).float().mean() > 0.95
+
+
+def test_a_row_whose_negatives_all_round_to_zero_still_gets_one() -> None:
+    sim = torch.full((3, 3), -1e4)
+    sim.fill_diagonal_(0.0)
+    drawn = sample_negatives(sim, sim)
+    assert (drawn.image != torch.arange(3)).all()
+
+
+def test_a_sure_and_right_match_costs_nothing_and_an_unsure_one_log_two() -> None:
+    sure, valid = torch.tensor([[-50.0, 50.0]]), torch.tensor([True])
+    wrong = torch.tensor([[50.0, -50.0]]).repeat(2, 1)
+    assert itm_loss(sure, wrong, valid).item() == pytest.approx(0)
+    assert itm_loss(torch.zeros(1, 2), torch.zeros(2, 2), valid).item() == pytest.approx(math.log(2))
+
+
+def test_rows_without_a_negative_are_left_out_and_warned_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(itm, "_warned", set())
+    same = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 0, 1]], dtype=torch.bool)
+    drawn = sample_negatives(torch.zeros(3, 3), torch.zeros(3, 3), same)
+    assert drawn.valid.tolist() == [True, False, True]
+    logits = torch.zeros(9, 2)
+    logits[[1, 4, 7]] = 100.0 * torch.tensor([1.0, -1.0])  # absurd logits in the row that must not count
+    for _ in range(2):
+        loss = itm_loss(logits[:3], logits[3:], drawn.valid)
+        assert loss.item() == pytest.approx(math.log(2))
+    assert caplog.text.count("left out of ITM") == 1
+
+
+def test_a_batch_without_any_negative_gives_a_zero_that_can_be_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(itm, "_warned", set())
+    logits = torch.zeros(3, 2, requires_grad=True)
+    loss = itm_loss(logits[:1], logits[1:], torch.tensor([False]))
+    loss.backward()
+    assert loss.item() == 0
+    assert (logits.grad == 0).all()

@@ -1,0 +1,182 @@
+"""tools/flops.py: what it prints and writes, and what it says to mistakes."""
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tools import flops
+
+from .conftest import Command
+
+TINY_VIT = ["--vit", "vit_tiny_patch16_224", "--image-size", "64"]
+"""12 blocks of 16 + 1 tokens."""
+ELIP = "{name: elip, begin: [1, 2], look_ahead: [2, 1], keep_ratio: [0.75, 0.5]}"
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict]:
+    assert flops.main([*args, "--json", "-"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def run_error(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert flops.main([*args]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_deit_small_costs_what_is_published(command: Command) -> None:
+    done = command("flops", "--vit", "deit_small_patch16_224", "--reducer", "none", "--json", "-")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    (record,) = json.loads(done.stdout)
+    assert (record["reducer"], record["unit"]) == ("none", "GMACs")
+    assert round(record["vision_gmacs"], 2) == 4.61
+    assert record["tokens"] == [197] * 12
+
+
+def test_json_holds_the_reducers_asked_for_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--reducer", ELIP, "--reducer", "none"]
+    assert [r["reducer"] for r in run_json(capsys, *TINY_VIT, *asked)] == ["elip", "none"]
+    assert [r["reducer"] for r in run_json(capsys, *TINY_VIT)] == ["none"]
+
+
+def test_the_table_sets_reducers_beside_the_baseline_and_says_where_a_text_was_made_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert flops.main([*TINY_VIT, "--reducer", ELIP, "--per-block"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^reducer +forward +ratio", out, re.MULTILINE)
+    assert re.search(r"^none +\S+ +1\.00", out, re.MULTILINE)
+    assert re.search(r"^elip begin=\[1, 2\]", out, re.MULTILINE)
+    assert re.search(r"^0 +17 +17$", out, re.MULTILINE)
+    assert re.search(r"^1 +17 +14$", out, re.MULTILINE)
+    assert "GMACs per image; 1 multiply-add = 1 MAC" in out
+    assert "elip needs a text: a made-up text [CLS]" in out
+
+
+def test_the_image_size_changes_the_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    (record,) = run_json(capsys, *TINY_VIT, "--image-size", "32")
+    assert set(record["tokens"]) == {1 + (32 // 16) ** 2}
+
+
+def test_files_are_written_beside_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {option: tmp_path / f"cost.{option}" for option in ("json", "csv", "markdown")}
+    options = [arg for option, path in names.items() for arg in (f"--{option}", str(path))]
+    assert flops.main([*TINY_VIT, "--reducer", ELIP, *options]) == 0
+    assert capsys.readouterr().out.startswith("Image encoder, GMACs\n")
+    assert [r["reducer"] for r in json.loads(names["json"].read_text())] == ["elip"]
+    assert [line["reducer"] for line in csv.DictReader(names["csv"].open())] == ["elip"]
+    assert "| none |" in names["markdown"].read_text()
+
+
+def test_a_config_is_costed_with_the_baseline_and_its_own_reducer(
+    config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense, own = run_json(capsys, "--config", str(config), *tiny, "train.device=cpu")
+    assert (dense["reducer"], own["reducer"]) == ("none", "elip")
+    assert own["tokens"] == [17, 14, 10]
+    for key in ("text", "fusion", "momentum", "heads", "inference_gmacs", "train_step_gmacs", "saved_bytes_per_image"):
+        assert own[key] > 0
+    assert own["train_step_gmacs"] < dense["train_step_gmacs"]
+    assert own["parameters"] == dense["parameters"]
+
+
+def test_the_tables_of_a_config_show_inference_training_step_and_memory(
+    config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reducers = ["--reducer", "{name: random, begin: [1], keep_ratio: [0.5]}"]
+    assert flops.main(["--config", str(config), *reducers, *tiny]) == 0
+    out = capsys.readouterr().out
+    for title in ("One inference, GMACs", "One training step, GMACs", "Memory; saved"):
+        assert title in out
+    assert "needs a text" not in out  # the task has one
+
+
+def test_a_reducer_of_the_configs_name_starts_from_the_configs_parameters(
+    config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", str(config), "--reducer", "{name: elip, keep_ratio: [0.5, 0.25]}", *tiny]
+    (record,) = run_json(capsys, *arguments)
+    assert record["options"]["begin"] == [1, 2]
+    assert record["tokens"] == [17, 10, 6]
+
+
+def test_pretrained_weights_of_a_config_are_not_fetched(
+    config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = ["model.vision.weights=timm", "model.text.weights=bert-base-uncased"]
+    monkeypatch.setattr("socket.socket.connect", lambda *args: pytest.fail("tried to reach the network"))
+    (record,) = run_json(capsys, "--config", str(config), "--reducer", "none", *tiny, *weights)
+    assert record["inference_gmacs"] > 0
+
+
+def test_a_reducer_from_a_file_is_costed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / "half.py"
+    plugin.write_text(
+        dedent("""
+        from elip.reducer import TokenReducer
+        from elip.registry import REDUCERS
+        import torch
+
+        @REDUCERS.register("flops_half")
+        class Half(TokenReducer):
+            \"\"\"Keep the first half.\"\"\"
+
+            def __init__(self, encoder, *, block: int = 1):
+                super().__init__()
+                self.block = block
+
+            def before_block(self, block, tokens, context):
+                if block != self.block:
+                    return tokens
+                return tokens.keep(torch.arange(tokens.num_tokens // 2).expand(len(tokens.x), -1))
+        """)
+    )
+    (record,) = run_json(capsys, *TINY_VIT, "--plugins", str(plugin), "--reducer", "{name: flops_half, block: 3}")
+    assert record["tokens"][2:4] == [17, 9]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--vit", "deit_smal_patch16_224"],
+            r"no model 'deit_smal_patch16_224'\. Did you mean 'deit_small_patch16_224'\?",
+        ),
+        ([*TINY_VIT, "--reducer", "elp"], r"unknown reducer 'elp'\. Did you mean 'elip'\?"),
+        ([*TINY_VIT, "--reducer", "{name: elip, keep: 1}"], r"reducer 'elip' has no parameter 'keep'"),
+        ([*TINY_VIT, "--reducer", "{name: elip"], r"not YAML"),
+        ([*TINY_VIT, "--reducer", "{name: elip, begin: [20]}"], r"reducer 'elip'.*begin"),
+        ([*TINY_VIT, "--image-size", "0"], r"--image-size: expected a number of pixels, got 0"),
+        ([*TINY_VIT, "--image-size", "8"], r"--image-size: 8 px is less than one patch of 16"),
+        ([*TINY_VIT, "reducer.name=elip"], r"'reducer\.name=elip'.*use --config FILE"),
+        ([*TINY_VIT, "--json", "-", "--csv", "-"], r"only one of --json, --csv and --markdown"),
+        ([*TINY_VIT, "--plugins", "nowhere.py"], r"there is no file .*nowhere\.py"),
+        (["--config", "nowhere.yaml"], r"there is no config file nowhere\.yaml"),
+        (["--config", "a.yaml", "--image-size", "64"], r"give model\.vision\.image_size=PX"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.search(message, run_error(capsys, *args))
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "no folder" / "cost.json"
+    assert f"--json: cannot write {path}" in run_error(capsys, *TINY_VIT, "--json", str(path))
+
+
+def test_every_example_of_the_help_is_a_command_that_is_understood() -> None:
+    examples = flops.EPILOG.strip().splitlines()[1:]
+    assert len(examples) == 4
+    for example in examples:
+        python, tool, *args = shlex.split(example)
+        assert (python, tool) == ("python", "tools/flops.py")
+        flops.check_args(flops.parse_args(args))
