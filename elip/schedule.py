@@ -1,6 +1,7 @@
 """How many tokens to keep, as plain numbers: no tensors here."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import floor
 
 from elip.errors import ElipError
@@ -25,7 +26,7 @@ def check_stages(name: str, depth: int, begin: Sequence[int], keep_ratio: Sequen
             raise ElipError(
                 f"reducer {name!r}: begin: block {block} does not exist; this ViT has blocks 0 to {depth - 1}."
             )
-    if any(later <= earlier for earlier, later in zip(begin, begin[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(begin)):
         raise ElipError(f"reducer {name!r}: begin: blocks must rise, got {list(begin)}.")
     for ratio in keep_ratio:
         if not 0 < ratio <= 1:

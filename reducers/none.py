@@ -1,7 +1,7 @@
 """The ALBEF baseline: every patch token goes through every block."""
 
-from elip.registry import REDUCERS
 from elip.reducer import EncoderInfo, NoReduction
+from elip.registry import REDUCERS
 
 
 @REDUCERS.register("none")

@@ -147,7 +147,12 @@ class Pretrain(Task):
         }
         return StepOutput(
             losses,
-            logs={"alpha": alpha, "temp": model.temp.detach(), "queue_fill": model.queues.fill_ratio(), **_tokens(vision)},
+            logs={
+                "alpha": alpha,
+                "temp": model.temp.detach(),
+                "queue_fill": model.queues.fill_ratio(),
+                **_tokens(vision),
+            },
             after_backward=lambda: model.queues.push(keys.image, keys.text),
         )
 

@@ -88,7 +88,9 @@ def journeys(draw: st.DrawFn) -> Tokens:
             tokens = tokens.keep_and_fuse(order[:, :left], order[:, left:], torch.ones(2, count - left))
         else:
             group = torch.cat([order[:, :left].argsort(1), torch.zeros(2, count - left, dtype=torch.long)], dim=1)
-            sums = tokens.x.new_zeros(2, left, 1).scatter_add(1, group.unsqueeze(-1), tokens.x * tokens.sizes[..., None])
+            sums = tokens.x.new_zeros(2, left, 1).scatter_add(
+                1, group.unsqueeze(-1), tokens.x * tokens.sizes[..., None]
+            )
             size = tokens.x.new_zeros(2, left).scatter_add(1, group, tokens.sizes)
             tokens = tokens.merge(sums / size.unsqueeze(-1), group)
     return tokens

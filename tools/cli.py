@@ -13,7 +13,7 @@ USER_ERROR = 2
 
 
 def user_errors(main: Callable[P, int]) -> Callable[P, int]:
-    """Return `main` with mistakes of the user's told in one line on stderr and exit code 2; bugs keep their traceback."""
+    """Return `main` with mistakes of the user's told in one line on stderr and exit code 2; bugs keep a traceback."""
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:

@@ -76,7 +76,9 @@ def find_checkpoint(path: Path) -> Path:
 def choose_split(asked: str | None, known: list[str]) -> str:
     """Return the split asked for, or the last one known, which is test if there is one."""
     if not known:
-        raise ConfigError("this config names no evaluation data: give it with data.test=[FILE], data.image_root=FOLDER.")
+        raise ConfigError(
+            "this config names no evaluation data: give it with data.test=[FILE], data.image_root=FOLDER."
+        )
     if asked is None:
         return known[-1]
     if asked not in known:

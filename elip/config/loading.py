@@ -82,7 +82,7 @@ def save_config(config: RunConfig, path: Path) -> None:
 def _to_yaml(values: dict[str, Any]) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = sys.maxsize  # where ruamel.yaml folds a text, or writes these rare line breaks, it reads another back
     yaml.allow_unicode = _RARE_BREAKS.isdisjoint(json.dumps(values, ensure_ascii=False))
     text = io.StringIO()

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elip.config import config_from_dict
-from elip.config.schema import RunConfig
 from elip.engine.files import write_atomically
 from elip.errors import CheckpointError, ElipError
 
@@ -94,11 +92,6 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint of this toolkit. To start from the weights of another one, use --init."
         )
     return contents
-
-
-def load_config_of(path: Path) -> RunConfig:
-    """Return the config of the run that wrote the checkpoint."""
-    return config_from_dict(load(path)["config"], source=str(path))
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

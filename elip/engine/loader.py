@@ -27,22 +27,21 @@ _GRACE_SECONDS = 60
 
 @runtime_checkable
 class TrainStream(Protocol):
-    """A training set that is read in sequence, an `IterableDataset` of samples.
+    """A training set that is read in sequence: an `IterableDataset` that splits itself over ranks and loader workers.
 
-    It splits itself over ranks and loader workers. Each rank must be able to draw `len // world size` samples in an
-    epoch. With several workers a batch comes from one of them, in turn, worker 0 first after each `set_position`.
+    The loader takes whole batches from its workers in turn, from worker 0 on after each `start`.
     """
 
     def __len__(self) -> int:
-        """Return the samples of an epoch over all ranks."""
+        """Return the samples that each rank can draw in an epoch."""
         ...
 
-    def set_position(self, epoch: int, samples_done: int) -> None:
-        """Let the next iteration start in `epoch`, after the `samples_done` that this rank has used of it."""
+    def start(self, epoch: int, consumed: int = 0) -> None:
+        """Let the next iteration begin in `epoch`, after the `consumed` samples that this rank has used of it."""
         ...
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield this rank's and worker's samples from the position on."""
+        """Yield this rank's and worker's samples from there on."""
         ...
 
 
@@ -104,6 +103,8 @@ class TrainLoader:
         self._num_workers = config.data.num_workers
         self._device = device
         self.num_samples = len(dataset)  # type: ignore[arg-type]  # both kinds have a length
+        if isinstance(dataset, TrainStream):
+            self.num_samples *= world_size()
         self.samples_per_step = self._train.batch_size * self._train.accumulate * world_size()
         self.steps_per_epoch = self.num_samples // self.samples_per_step
         if self.steps_per_epoch == 0:
@@ -128,7 +129,7 @@ class TrainLoader:
             epoch, done = divmod(start, self.steps_per_epoch)
             steps = min(stop - start, self.steps_per_epoch - done)
             wanted = steps * self._train.accumulate
-            self._dataset.set_position(epoch, done * self._train.accumulate * self._train.batch_size)
+            self._dataset.start(epoch, done * self._train.accumulate * self._train.batch_size)
             number = 0
             for batch in islice(self._read(batch_size=self._train.batch_size, drop_last=True), wanted):
                 yield batch
@@ -136,7 +137,7 @@ class TrainLoader:
             if number < wanted:
                 raise DataError(
                     f"data.train: process {rank()} got {number} batches for the rest of epoch {epoch}, of {wanted} "
-                    "that the stated number of samples promises. Give each process shards of equal size."
+                    "that the length of its stream promises."
                 )
             start += steps
 

@@ -1,7 +1,7 @@
 """Image-text retrieval: rank by similarity, re-rank the best by matching, count recall.
 
-The protocol of ALBEF (Li et al., NeurIPS 2021, section 5), with each pair's matching score computed once: an image meets
-all texts it is to be matched with, from either direction, with its keys and values projected once.
+The protocol of ALBEF (Li et al., NeurIPS 2021, section 5), with each pair's matching score computed once: an image
+meets all texts it is to be matched with, from either direction, with its keys and values projected once.
 """
 
 from collections.abc import Callable, Sequence
@@ -186,7 +186,7 @@ def recalls(
 ) -> dict[str, float]:
     """Return recall at 1, 5, 10 in percent in both directions, and their means.
 
-    `txt_r*` is the share of images with one of their own texts among the first, `img_r*` that of texts with their image.
+    `txt_r*` is the share of images with one of their own texts among the first, `img_r*` of texts with theirs.
 
     Args:
         i2t: [I, T] scores of texts for each image;  t2i: [T, I] scores of images for each text.

@@ -45,9 +45,7 @@ class Albef(nn.Module):
         self.eval_reducer = eval_reducer
 
     @classmethod
-    def create(
-        cls, model: ModelConfig, reducer: ReducerConfig, eval_reducer: ReducerConfig | None = None
-    ) -> "Albef":
+    def create(cls, model: ModelConfig, reducer: ReducerConfig, eval_reducer: ReducerConfig | None = None) -> "Albef":
         """Return a new model as the config describes it; pretrained BERT is loaded by `elip.models.weights`."""
         visual_encoder = VisionEncoder.create(model.vision)
         text_encoder = TextEncoder(bert_config(model.text), model.text.fusion_layer, visual_encoder.width)

@@ -4,6 +4,7 @@ Li et al., "Align before Fuse", NeurIPS 2021, sections 3.2 and 3.3.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class MomentumFeatures:
     text: Tensor
     vision: VisionOutput
 
-    def guidance(self) -> dict[str, Tensor]:
+    def guidance(self) -> dict[str, Any]:
         """Return what a reducer may learn from the twin: scores [B, P] of the patches and their tokens [B, P, D]."""
         if not self.vision.cls_rows:
             return {}

@@ -29,8 +29,8 @@ class MomentumTwins(nn.ModuleDict):
     @torch.no_grad()
     def follow(self, online: Mapping[str, nn.Module]) -> None:
         """Move each copy a little towards its module: copy = decay * copy + (1 - decay) * online."""
-        slow = [p for name in online for p in self[name].parameters()]
-        fast = [p for module in online.values() for p in module.parameters()]
+        slow: list[Tensor] = [p for name in online for p in self[name].parameters()]
+        fast: list[Tensor] = [p for module in online.values() for p in module.parameters()]
         torch._foreach_lerp_(slow, fast, 1 - self.decay)
 
     @torch.no_grad()

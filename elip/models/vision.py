@@ -78,9 +78,18 @@ class VisionEncoder(nn.Module):
         ElipError: if the ViT's blocks are of another kind.
     """
 
-    def __init__(self, vit: VisionTransformer) -> None:
+    patch_embed: nn.Module
+    pos_drop: nn.Module
+    norm_pre: nn.Module
+    blocks: nn.Sequential
+    norm: nn.Module
+    fc_norm: nn.Module
+    head_drop: nn.Module
+    head: nn.Module
+
+    def __init__(self, vit: nn.Module) -> None:
         super().__init__()
-        _check_supported(vit)
+        vit = _supported(vit)
         for name, parameter in vit.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
         for name, module in vit.named_children():
@@ -119,7 +128,9 @@ class VisionEncoder(nn.Module):
                 config.name, img_size=config.image_size, num_classes=num_classes, **weights, **config.options
             )
         except (TypeError, AssertionError, FileNotFoundError, RuntimeError) as error:
-            raise ConfigError(f"model.vision: timm cannot build {config.name!r} with these settings: {error}") from error
+            raise ConfigError(
+                f"model.vision: timm cannot build {config.name!r} with these settings: {error}"
+            ) from error
         return cls(vit)
 
     @property
@@ -132,7 +143,7 @@ class VisionEncoder(nn.Module):
         return EncoderInfo(
             depth=self.depth,
             width=self.width,
-            num_heads=self.block(0).attn.num_heads,
+            num_heads=self.attn(0).num_heads,
             grid=self.grid,
             num_prefix_tokens=self.num_prefix_tokens,
             has_class_token=self.has_class_token,
@@ -142,6 +153,10 @@ class VisionEncoder(nn.Module):
     def block(self, index: int) -> Block:
         """Return one transformer block."""
         return cast(Block, self.blocks[index])
+
+    def attn(self, index: int) -> Attention:
+        """Return the attention of one block."""
+        return cast(Attention, self.block(index).attn)
 
     def forward(
         self,
@@ -206,7 +221,7 @@ class VisionEncoder(nn.Module):
     ) -> tuple[Tensor, AttentionFacts]:
         """Return the residual stream after one block's attention, and what was asked for of it."""
         block = self.block(index)
-        out, facts = self_attention(block.attn, block.norm1(x), self.num_prefix_tokens, needs, bias, function)
+        out, facts = self_attention(self.attn(index), block.norm1(x), self.num_prefix_tokens, needs, bias, function)
         return x + block.drop_path1(block.ls1(out)), facts
 
     def mlp_half(self, index: int, x: Tensor) -> Tensor:
@@ -314,8 +329,8 @@ class _OwnBlocks(Blocks):
         return self.encoder.mlp_half(block, x)
 
     def cls_row(self, block: int, x: Tensor) -> Tensor:
-        module = self.encoder.block(block)
-        return cls_attention_row(module.attn, module.norm1(x), self.encoder.num_prefix_tokens)
+        normed = self.encoder.block(block).norm1(x)
+        return cls_attention_row(self.encoder.attn(block), normed, self.encoder.num_prefix_tokens)
 
     def run_with_cls_row(self, block: int, x: Tensor) -> tuple[Tensor, Tensor]:
         x, facts = self.encoder.attention_half(block, x, Needs.CLS_ROW, None, None)
@@ -323,12 +338,12 @@ class _OwnBlocks(Blocks):
         return self.encoder.mlp_half(block, x), facts.cls_row
 
 
-def _check_supported(vit: nn.Module) -> None:
-    """Raise an error that names the first part of the ViT that is not the standard one."""
+def _supported(vit: nn.Module) -> VisionTransformer:
+    """Return the ViT, or raise an error that names its first part that is not the standard one."""
     remedy = "Take a plain ViT or DeiT of timm (vit_*, deit_*, deit3_*)."
     if not isinstance(vit, VisionTransformer):
         raise ElipError(f"{type(vit).__name__} is not a timm VisionTransformer. {remedy}")
-    if isinstance(vit.patch_drop, PatchDropout):
+    if isinstance(vit.get_submodule("patch_drop"), PatchDropout):
         raise ElipError("this ViT drops patches by itself (patch_drop_rate); use the reducer 'random' instead.")
     if vit.dynamic_img_size:
         raise ElipError("dynamic_img_size is not supported: set model.vision.image_size.")
@@ -336,3 +351,4 @@ def _check_supported(vit: nn.Module) -> None:
         if type(block) is not Block or type(block.attn) is not Attention:
             kind = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
             raise ElipError(f"block {index} of this ViT is a {kind}, not a pre-norm Block with Attention. {remedy}")
+    return vit

@@ -1,4 +1,4 @@
-"""Image-text contrastive loss with soft targets from the momentum model (ALBEF, sections 3.2 and 3.3, equations 1-6)."""
+"""Image-text contrastive loss with soft targets from the momentum model (ALBEF, sections 3.2 and 3.3)."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,11 @@ class Similarities(NamedTuple):
 
 
 def similarities(
-    image_feat: Tensor, text_feat: Tensor, image_keys: tuple[Tensor, Tensor], text_keys: tuple[Tensor, Tensor], temp: Tensor
+    image_feat: Tensor,
+    text_feat: Tensor,
+    image_keys: tuple[Tensor, Tensor],
+    text_keys: tuple[Tensor, Tensor],
+    temp: Tensor,
 ) -> Similarities:
     """Return similarities of unit features with what they are contrasted with.
 

@@ -1,4 +1,4 @@
-"""Masked language modelling (Devlin et al., NAACL 2019, section 3.1), distilled as in ALBEF (section 3.3, equation 7)."""
+"""Masked language modelling (Devlin et al., NAACL 2019, section 3.1), distilled as in ALBEF (section 3.3)."""
 
 from typing import NamedTuple
 

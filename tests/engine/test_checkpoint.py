@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from elip.config import config_from_dict
 from elip.engine import checkpoint
 from elip.errors import CheckpointError
 from tests.engine.conftest import train
@@ -158,7 +159,7 @@ def test_checkpoints_of_a_branch_that_was_left_are_set_aside(tmp_path: Path) -> 
 def test_a_checkpoint_knows_the_config_of_its_run(tmp_path: Path) -> None:
     config = stub_config(tmp_path, max_steps=2)
     _, outcome = train(config)
-    assert checkpoint.load_config_of(outcome["checkpoint"]) == config
+    assert config_from_dict(checkpoint.load(outcome["checkpoint"])["config"], source="checkpoint") == config
 
 
 def test_changes_name_the_keys() -> None:

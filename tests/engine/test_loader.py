@@ -85,8 +85,8 @@ class Stream(IterableDataset):
     def __len__(self) -> int:
         return 20
 
-    def set_position(self, epoch: int, samples_done: int) -> None:
-        self._epoch, self._done = epoch, samples_done
+    def start(self, epoch: int, consumed: int = 0) -> None:
+        self._epoch, self._done = epoch, consumed
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = get_worker_info()

@@ -26,6 +26,12 @@ def test_training_learns_and_says_so(tmp_path: Path) -> None:
     assert not outcome["stopped"]
 
 
+def test_a_task_in_evaluation_mode_is_trained_in_training_mode(tmp_path: Path) -> None:
+    task, _ = train(stub_config(tmp_path / "eval"), prepare=lambda task: task.eval())
+    other, _ = train(stub_config(tmp_path / "train"))
+    assert_same(task, other)
+
+
 def test_a_log_entry_holds_every_loss_and_what_goes_with_it(tmp_path: Path) -> None:
     train(stub_config(tmp_path))
     entry = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[6])

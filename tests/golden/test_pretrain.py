@@ -95,9 +95,7 @@ def test_queues_pointer_and_momentum_after_the_step(
 
 
 @pytest.mark.parametrize("name", ["loss_itc", "loss_itm", "loss_mlm"])
-def test_losses_without_reduction(
-    golden_albef: Path, sizes: dict, golden: dict[str, Tensor], name: str
-) -> None:
+def test_losses_without_reduction(golden_albef: Path, sizes: dict, golden: dict[str, Tensor], name: str) -> None:
     baseline = load_file(golden_albef / "pretrain_baseline.safetensors")
     task = make_task(golden_albef, sizes, {"name": "none"})
     output = run_step(task, make_batch(golden, baseline))

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elip.evaluation.retrieval import RetrievalScores, recalls, score_retrieval
-
 from tests.evaluators import OneProcess
 
 from .model import golden_task
@@ -54,9 +53,7 @@ def score(folder: Path, golden: dict[str, Tensor], queue_size: int, k: int) -> R
         )
 
 
-def test_similarities_and_reranked_scores(
-    golden_albef: Path, golden: dict[str, Tensor], meta: dict[str, Any]
-) -> None:
+def test_similarities_and_reranked_scores(golden_albef: Path, golden: dict[str, Tensor], meta: dict[str, Any]) -> None:
     found = score(golden_albef, golden, meta["config"]["Q"], meta["retrieval_eval"]["k_test"])
     torch.testing.assert_close(found.similarity, golden["eval.similarity"], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.i2t, golden["eval.score_i2t"], atol=1e-5, rtol=1e-5)

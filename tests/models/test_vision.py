@@ -201,7 +201,7 @@ def test_a_key_bias_reaches_the_softmax_and_spares_the_prefix(encoder: VisionEnc
 class OwnAttention(TokenReducer):
     """Lets every token attend to itself only."""
 
-    def attention(self, block: int, tokens: Tokens, context: ReductionContext):  # noqa: ANN201
+    def attention(self, block: int, tokens: Tokens, context: ReductionContext):
         return lambda query, key, value: value
 
 

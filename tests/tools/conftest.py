@@ -17,7 +17,7 @@ Command = Callable[..., subprocess.CompletedProcess]
 def command() -> Command:
     """Runs tools/NAME.py with arguments in a process of its own, from the project's root."""
 
-    def run(name: str, *args: object, processes: int = 1, env: dict[str, str] | None = None):  # noqa: ANN202
+    def run(name: str, *args: object, processes: int = 1, env: dict[str, str] | None = None):
         launcher = [sys.executable]
         if processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -51,22 +51,22 @@ def test_a_run_that_was_cut_short_resumes_to_the_very_same_log(
     whole = [{k: v for k, v in entry.items() if k.startswith("loss")} for entry in entries(finished)]
     arguments = [str(config), *tiny, "train.save_every=2"]
 
-    class PowerCut(Exception):
+    class PowerCutError(Exception):
         pass
 
     from elip.engine.step import StepRunner
 
     step, calls = StepRunner.step, []
 
-    def cut(self: StepRunner, *args: object):  # noqa: ANN202
+    def cut(self: StepRunner, *args: object):
         calls.append(1)
         if len(calls) == 6:
-            raise PowerCut
+            raise PowerCutError
         return step(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepRunner, "step", cut)
-        with pytest.raises(PowerCut):
+        with pytest.raises(PowerCutError):
             train.main(arguments)
     assert train.main([*arguments, "--resume"]) == 0
     resumed = [{k: v for k, v in entry.items() if k.startswith("loss")} for entry in entries(tmp_path / "run")]
@@ -333,9 +333,7 @@ def test_the_full_size_config_takes_two_steps_without_a_download(
     assert [logged[0][f"tokens/block{block:02d}"] for block in (1, 2, 4, 10)] == [257, 232, 168, 104]
 
 
-def test_images_of_any_mode_and_size_are_trained_on(
-    config: Path, tiny: list[str], tmp_path: Path
-) -> None:
+def test_images_of_any_mode_and_size_are_trained_on(config: Path, tiny: list[str], tmp_path: Path) -> None:
     pairs = []
     for index, mode in enumerate(["RGB", "L", "RGBA", "P", "CMYK", "1", "RGB", "LA"]):
         name = f"{index}.{'jpg' if mode == 'CMYK' else 'png'}"
