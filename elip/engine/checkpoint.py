@@ -21,7 +21,8 @@ BEST = "best.pt"
 
 _NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
 _LISTED = 4
-_DAMAGED = (RuntimeError, ValueError, LookupError, EOFError, UnpicklingError)  # what torch.load makes of damaged files
+_DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, UnpicklingError)
+"""What torch.load makes of damaged files; a seek to before the start of a short one is an OSError."""
 
 
 def path_at(folder: Path, step: int) -> Path:
@@ -83,7 +84,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint {path}." + (f" In that folder are: {there}." if there else ""))
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
+    except PermissionError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except _DAMAGED as error:
         raise CheckpointError(f"{path} is cut short or damaged: it cannot be read.{_way_out(path)}") from error
