@@ -25,6 +25,10 @@ class CheckpointError(ElipError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the name in `known` nearest to `name`, or "" if none is near."""
-    matches = get_close_matches(name, list(known), n=1)
+    """Return " Did you mean 'x'?" for the name in `known` nearest to `name`, or "" if none is near.
+
+    Near is a name spelt alike, else one of which `name` is a word: "size" for "image_size".
+    """
+    known = list(known)
+    matches = get_close_matches(name, known, n=1) or [other for other in known if name in other.split("_")]
     return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -111,6 +111,9 @@ class Task(nn.Module):
     """The section `task:` of the config."""
     headline: ClassVar[str]
     """The metric, higher is better, that picks the best checkpoint."""
+    leaves_parameters_out: ClassVar[bool] = False
+    """Whether some steps reach only a part of the trained parameters. Several processes then look for the others in
+    each step (DDP's `find_unused_parameters`), which costs a little; without it, they cannot train such a task."""
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()

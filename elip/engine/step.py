@@ -151,9 +151,11 @@ def _wrap(task: Task) -> DistributedDataParallel:
     # the option's new name sends the buffers at the start itself; the old one warns where the new one exists
     new_name = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     no_buffers: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
-    # a step may leave parameters out: a head whose loss has no valid row, a predictor that is not reached
     return DistributedDataParallel(
-        _TaskStep(task), find_unused_parameters=True, gradient_as_bucket_view=True, **no_buffers
+        _TaskStep(task),
+        find_unused_parameters=task.leaves_parameters_out,
+        gradient_as_bucket_view=True,
+        **no_buffers,
     )
 
 

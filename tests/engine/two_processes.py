@@ -7,27 +7,39 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from elip.engine.evaluator import RankEvaluator
 from elip.engine.runtime import start_run
 from elip.errors import ElipError
 from elip.task import Batch
 from tests.engine.conftest import train
-from tests.engine.stub import EvalPoints, collate, harm_at, send_self, stub_config
+from tests.engine.stub import EvalPoints, StubTask, collate, harm_at, send_self, stub_config
 
 RANK = int(os.environ.get("RANK", "0"))
 SPOILT = (6, math.nan) if RANK == 1 else None
 TERMINATE = harm_at(6, partial(send_self, signal.SIGTERM)) if RANK == 1 else None
 
 
+class AllUsed(StubTask):
+    """The stub without the layer that no step reaches."""
+
+    leaves_parameters_out = False
+
+    def parameters_to_optimise(self) -> Iterable[tuple[str, nn.Parameter]]:
+        return self.layers.named_parameters()
+
+
 def fit(folder: Path, resume: bool = False, **train_options: Any) -> dict[str, Any]:
     """Return weights and outcome of a run, or the message it failed with."""
-    task = {key: train_options.pop(key) for key in ("dropout", "queue", "spoil", "before_step") if key in train_options}
+    of_task = ("kind", "dropout", "queue", "spoil", "before_step")
+    task = {key: train_options.pop(key) for key in of_task if key in train_options}
     try:
         stub, outcome = train(stub_config(folder, **{"batch_size": 2, **train_options}), resume, **task)
     except ElipError as error:
@@ -50,7 +62,7 @@ def evaluate(folder: Path, length: int, gather: bool) -> dict[str, Any]:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     parts = {
-        "plain": fit(folder / "plain", dropout=0.0),
+        "plain": fit(folder / "plain", kind=AllUsed, dropout=0.0),
         "accumulated": fit(folder / "accumulated", dropout=0.0, queue=False, batch_size=1, accumulate=2),
         "whole": fit(folder / "whole"),
         "stopped": fit(folder / "stopped", before_step=TERMINATE),
