@@ -235,7 +235,10 @@ def test_a_wrong_task_is_told_in_words(load: Load, text: str, message: str) -> N
     [
         ("test_hal", ".name: unknown reducer 'test_hal'. Did you mean 'test_half'? Known: "),
         ("{name: 3}", ".name: expected text, got 3."),
-        ("{name: test_half, keep: 3}", ".keep: reducer 'test_half' has no parameter 'keep'. It takes: keep_ratio, r."),
+        (
+            "{name: test_half, keep: 3}",
+            ".keep: reducer 'test_half' has no parameter 'keep'. Did you mean 'keep_ratio'? It takes: keep_ratio, r.",
+        ),
         ("{name: test_half, encoder: 3}", ".encoder: reducer 'test_half' has no parameter 'encoder'."),
         ("{name: test_needy}", ": reducer 'test_needy' needs a value for its parameter 'r'."),
         (
