@@ -11,7 +11,7 @@ RUN := runs/demo/pretrain
 .PHONY: demo test lint clean
 
 demo: $(STAMP)
-	$(BIN)/python tools/make_demo_data.py --out $(DATA)
+	$(BIN)/python tools/make_demo_data.py --out $(DATA) --val 100
 	rm -rf $(RUN)
 	$(BIN)/python tools/train.py configs/demo/pretrain.yaml output_dir=$(RUN)
 	$(BIN)/python tools/evaluate.py $(RUN) --split test

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from elip.config.schema import TrainConfig
@@ -119,11 +119,7 @@ class StepRunner:
     def _clip(self) -> Tensor:
         """Return the norm of the gradient, which is cut to the configured one."""
         self.scaler.unscale_(self._optimizer)
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = get_total_norm(gradients)
-        if self._max_norm is not None:
-            clip_grads_with_norm_(self._parameters, self._max_norm, norm)
-        return norm
+        return clip_grad_norm_(self._parameters, math.inf if self._max_norm is None else self._max_norm)
 
     def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
         """Return a context for one forward pass; gradients are exchanged in the last of a step only."""
