@@ -3,8 +3,8 @@
 Guo et al., "ELIP: Efficient Language-Image Pre-training with Fewer Vision Tokens", arXiv:2309.16738, section 3.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,15 +12,8 @@ from torch import Tensor
 from elip.errors import ElipError
 from elip.reducer import EncoderInfo, ReductionContext, TokenReducer, require_class_token
 from elip.registry import REDUCERS
-from elip.schedule import check_stages, num_keep
+from elip.schedule import KeepSchedule, Ratios
 from elip.tokens import Tokens
-
-
-class Stage(NamedTuple):
-    """One reduction: the blocks run ahead on the guide, and the patches kept."""
-
-    look_ahead: int
-    num_keep: int
 
 
 @REDUCERS.register("elip")
@@ -36,6 +29,7 @@ class Elip(TokenReducer):
         begin: blocks to reduce in front of, counted from 0.
         look_ahead: blocks to run ahead at each stage, the stage's own block included.
         keep_ratio: patches left after each stage, as a share of the image's initial patches, in (0, 1].
+        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
         text_weight: share of the text in the guide's CLS.
         full_look_ahead: run the last look-ahead block in full, as the published code does, although only the attention
             row of CLS is used. Same result at a higher price: for measuring that price.
@@ -50,13 +44,16 @@ class Elip(TokenReducer):
         *,
         begin: Sequence[int] = (2, 4, 10),
         look_ahead: Sequence[int] = (2, 6, 2),
-        keep_ratio: Sequence[float] = (0.90, 0.65, 0.40),
+        keep_ratio: Ratios = (0.90, 0.65, 0.40),
+        warmup: Mapping[str, Any] | None = None,
         text_weight: float = 0.2,
         full_look_ahead: bool = False,
     ) -> None:
         super().__init__()
         require_class_token("elip", encoder)
-        check_stages("elip", encoder.depth, begin, keep_ratio)
+        self.schedule = KeepSchedule(
+            "elip", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
+        )
         _check_look_ahead(encoder.depth, begin, look_ahead)
         if encoder.text_width not in (None, encoder.width):
             raise ElipError(
@@ -65,19 +62,16 @@ class Elip(TokenReducer):
             )
         self.text_weight = text_weight
         self.full_look_ahead = full_look_ahead
-        self.stages = {
-            block: Stage(ahead, num_keep("elip", encoder.num_patches, ratio))
-            for block, ahead, ratio in zip(begin, look_ahead, keep_ratio, strict=True)
-        }
+        self.look_ahead = dict(zip(begin, look_ahead, strict=True))
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        stage = self.stages.get(block)
-        if stage is None or tokens.num_tokens <= stage.num_keep:
+        num_keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        if num_keep == tokens.num_tokens:
             return tokens
-        scores = self.scores(block, stage.look_ahead, tokens.x, context)
+        scores = self.scores(block, self.look_ahead[block], tokens.x, context)
         order = scores.argsort(dim=1, descending=True)
-        kept = order[:, : stage.num_keep].sort(dim=1).values
-        rest = order[:, stage.num_keep :]
+        kept = order[:, :num_keep].sort(dim=1).values
+        rest = order[:, num_keep:]
         weight = scores.gather(1, rest)
         return tokens.keep_and_fuse(kept, rest, weight / (weight.sum(dim=1, keepdim=True) + 1e-6))
 

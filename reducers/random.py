@@ -1,12 +1,13 @@
 """Keep patches drawn by lot: the baseline that every method must beat."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
 from elip.registry import REDUCERS
-from elip.schedule import check_stages, num_keep
+from elip.schedule import KeepSchedule, Ratios
 from elip.tokens import Tokens
 
 
@@ -21,6 +22,7 @@ class RandomPruning(TokenReducer):
         encoder: the encoder to reduce.
         begin: blocks to prune in front of, counted from 0.
         keep_ratio: patches left after each, as a share of the image's initial patches, in (0, 1].
+        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
         seed: picks the places kept in evaluation.
     """
 
@@ -29,17 +31,19 @@ class RandomPruning(TokenReducer):
         encoder: EncoderInfo,
         *,
         begin: Sequence[int] = (2, 4, 10),
-        keep_ratio: Sequence[float] = (0.90, 0.65, 0.40),
+        keep_ratio: Ratios = (0.90, 0.65, 0.40),
+        warmup: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_stages("random", encoder.depth, begin, keep_ratio)
-        self.num_keep = {b: num_keep("random", encoder.num_patches, r) for b, r in zip(begin, keep_ratio, strict=True)}
+        self.schedule = KeepSchedule(
+            "random", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
+        )
         self.seed = seed
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        keep = self.num_keep.get(block, tokens.num_tokens)
-        if keep >= tokens.num_tokens:
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        if keep == tokens.num_tokens:
             return tokens
         batch, device = len(tokens.x), tokens.x.device
         if context.training:
