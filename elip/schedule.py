@@ -102,7 +102,7 @@ class KeepSchedule:
         self.warmup = Warmup.parse(name, warmup)
         self._round = ceil if rounding == "ceil" else floor
         left = num_patches
-        for block, ratio in self.ratios.items():
+        for ratio in self.ratios.values():
             left = min(left, self._count(ratio, left))
             if left < 1:
                 raise ElipError(

@@ -1,0 +1,92 @@
+"""The small ViT of the reducers' reference numbers, and how one of its passes is compared."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from elip.models.vision import VisionEncoder, VisionOutput
+from elip.reducer import TokenReducer
+
+TOKENS = {"rtol": 0.0, "atol": 1e-4}
+LOGITS = {"rtol": 0.0, "atol": 5e-5}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One file of numbers.
+
+    Args:
+        tensors: by name.
+        settings: the file's metadata, its JSON read.
+    """
+
+    tensors: dict[str, Tensor]
+    settings: dict[str, Any]
+
+    def run(self, prefix: str) -> "Reference":
+        """Return the tensors whose names start with `prefix`, without it."""
+        found = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+        return Reference(found, self.settings)
+
+
+def load_reference(path: Path) -> Reference:
+    """Return the numbers and settings of a file."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    return Reference(load_file(path), {key: json.loads(value) for key, value in metadata.items()})
+
+
+def small_vit(folder: Path) -> VisionEncoder:
+    """Return the ViT that all the files share, its sizes from `vit_weights`, in evaluation mode."""
+    weights = load_reference(folder / "vit_weights.safetensors")
+    sizes = weights.settings["config"]
+    vit = timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=sizes["img"],
+        patch_size=sizes["patch"],
+        embed_dim=sizes["dim"],
+        depth=sizes["depth"],
+        num_heads=sizes["heads"],
+        mlp_ratio=sizes["mlp"],
+        num_classes=sizes["classes"],
+    )
+    vit.load_state_dict(weights.tensors)
+    return VisionEncoder(vit).eval()
+
+
+@torch.no_grad()
+def stream(
+    encoder: VisionEncoder, image: Tensor, reducer: TokenReducer | None, **options: Any
+) -> tuple[VisionOutput, list[Tensor]]:
+    """Return the encoder's output, and the residual stream that leaves each block, [B, P + N, D]."""
+    left: list[Tensor] = []
+    mlp_half = encoder.mlp_half
+
+    def watched(index: int, x: Tensor) -> Tensor:
+        left.append(mlp_half(index, x))
+        return left[-1]
+
+    encoder.mlp_half = watched  # type: ignore[method-assign]
+    try:
+        return encoder(image, reducer, **options), left
+    finally:
+        encoder.mlp_half = mlp_half  # type: ignore[method-assign]
+
+
+def assert_same_pass(encoder: VisionEncoder, reducer: TokenReducer | None, expected: Mapping[str, Tensor]) -> None:
+    """Check tokens after each block, after the final norm, and logits, of `expected["image"]` under a reducer."""
+    output, left = stream(encoder, expected["image"], reducer)
+    for block, x in enumerate(left):
+        torch.testing.assert_close(
+            x, expected[f"tokens.block{block}"], **TOKENS, msg=lambda m, b=block: f"block {b}: {m}"
+        )
+    torch.testing.assert_close(output.embeds, expected["norm"], **TOKENS)
+    torch.testing.assert_close(encoder.classify(output.embeds), expected["logits"], **LOGITS)
