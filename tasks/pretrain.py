@@ -3,7 +3,6 @@
 Li et al., "Align before Fuse", NeurIPS 2021, section 3; with the reducer `elip`: Guo et al., arXiv:2309.16738.
 """
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,21 +13,18 @@ from elip.config.schema import RunConfig, TaskConfig
 from elip.data.annotations import load_annotations
 from elip.data.datasets import PretrainDataset, PretrainItem, collate_samples
 from elip.data.retrieval import RetrievalEvalItem, RetrievalEvalSet
-from elip.data.text import Tokenizer
-from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import ConfigError
 from elip.evaluation.retrieval import evaluate_retrieval
-from elip.models.albef import Albef
 from elip.models.alignment import AlignmentModel, MomentumFeatures
 from elip.models.text import MLMHead
-from elip.models.vision import VisionOutput
-from elip.models.weights import load_bert
+from elip.models.weights import bert_config
 from elip.objectives.distillation import alpha_at
 from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
 from elip.objectives.itm import Negatives, itm_loss
 from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
 from elip.registry import TASKS
-from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput, Task
+from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
+from elip.vision_language import VisionLanguageTask, tokens_per_block
 
 
 class PretrainConfig(TaskConfig):
@@ -56,7 +52,7 @@ class PretrainConfig(TaskConfig):
 
 
 @TASKS.register("pretrain")
-class Pretrain(Task):
+class Pretrain(VisionLanguageTask):
     """Pre-train on image-caption pairs (ITC + ITM + MLM), checked by zero-shot retrieval.
 
     Batch: image [B, 3, H, W] float; ids, mask [B, L]. For tests and analyses it may also hold what is otherwise drawn:
@@ -75,38 +71,22 @@ class Pretrain(Task):
                 "train.batch_size: pre-training needs at least 2 pairs a process, because hard negatives come from "
                 f"the same batch; got {config.train.batch_size}."
             )
-        albef = Albef.create(config.model, config.reducer, config.eval.reducer)
-        albef.set_checkpoint_activations(config.train.checkpoint_activations)
-        mlm_head = MLMHead(albef.text_encoder.bert_config)
-        load_bert(config.model.text, albef.text_encoder, mlm_head)
+        mlm_head = MLMHead(bert_config(config.model.text))
         self.model = AlignmentModel(
-            albef,
+            self.create_albef(projections=True, mlm_head=mlm_head),
             queue_size=self.settings.queue_size,
             momentum=self.settings.momentum,
             temp=self.settings.temp,
             twins={"mlm_head": mlm_head},
         )
-
         self._eval_sets: dict[str, RetrievalEvalSet] = {}
 
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer that the config names; not needed to build the model."""
-        tokenizer = Tokenizer.load(self.config.model.text.tokenizer)
-        vocab_size = self.model.albef.text_encoder.bert_config.vocab_size
-        if tokenizer.vocab_size > vocab_size:
-            raise ConfigError(
-                f"model.text.tokenizer: {self.config.model.text.tokenizer} has {tokenizer.vocab_size} words, but the "
-                f"text encoder only {vocab_size}; set model.text.options.vocab_size to at least the tokenizer's."
-            )
-        return tokenizer
-
     def train_dataset(self) -> PretrainDataset:
-        data, vision = self.config.data, self.config.model.vision
+        data = self.config.data
         return PretrainDataset(
             load_annotations(data.train, PretrainItem),
             data.image_root,
-            TrainTransform(vision.image_size, data.crop_scale, data.flip, data.randaugment),
+            self.train_transform,
             seed=self.config.train.seed,
             max_words=data.max_words,
             skip_broken=data.max_broken_ratio > 0,
@@ -151,7 +131,7 @@ class Pretrain(Task):
                 "alpha": alpha,
                 "temp": model.temp.detach(),
                 "queue_fill": model.queues.fill_ratio(),
-                **_tokens(vision),
+                **tokens_per_block(vision),
             },
             after_backward=lambda: model.queues.push(keys.image, keys.text),
         )
@@ -165,22 +145,18 @@ class Pretrain(Task):
 
     def example_batch(self, batch_size: int) -> Batch:
         """Return noise for images and captions of full length, a share of whose words is masked."""
-        side, length = self.config.model.vision.image_size, self.settings.text_length
-        vocab_size = self.model.albef.text_encoder.bert_config.vocab_size
-        ids = torch.randint(vocab_size // 2, vocab_size, (batch_size, length))
+        length = self.settings.text_length
+        texts = self.example_texts(batch_size, length)
+        ids = texts["ids"]
         masked = max(1, round(self.settings.mlm_probability * length))
         labels = torch.full_like(ids, IGNORE)
         labels[:, 1 : masked + 1] = ids[:, 1 : masked + 1]
         return {
-            "image": torch.randn(batch_size, 3, side, side),
-            "ids": ids,
-            "mask": torch.ones_like(ids, dtype=torch.bool),
+            "image": self.example_images(batch_size),
+            **texts,
             "masked_ids": ids,
             "mlm_labels": labels,
         }
-
-    def eval_splits(self) -> list[str]:
-        return [split for split in ("val", "test") if getattr(self.config.data, split)]
 
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         return evaluate_retrieval(
@@ -200,7 +176,7 @@ class Pretrain(Task):
             self._eval_sets[split] = RetrievalEvalSet(
                 load_annotations(getattr(data, split), RetrievalEvalItem),
                 data.image_root,
-                EvalTransform(self.config.model.vision.image_size),
+                self.eval_transform,
                 data.max_words,
             )
         return self._eval_sets[split]
@@ -244,11 +220,3 @@ class Pretrain(Task):
 def _predicted(labels: Tensor) -> Tensor:
     """The words at the places to predict: [B, L] to [M]."""
     return labels[labels != IGNORE]
-
-
-def _tokens(vision: VisionOutput) -> dict[str, Tensor | float]:
-    """Tokens that leave each block, for the log; the mean of the batch where images differ."""
-    return {
-        f"tokens/block{index:02d}": block.mlp if block.per_image is None else block.per_image.float().mean()
-        for index, block in enumerate(vision.blocks)
-    }

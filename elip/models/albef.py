@@ -24,7 +24,7 @@ class Albef(nn.Module):
         visual_encoder: the ViT.
         text_encoder: BERT with fusion layers.
         reducer: acts in the ViT; None keeps all tokens.
-        embed_dim: E.
+        embed_dim: E, width of the joint space of images and texts; None for a model without projections to it.
         eval_reducer: takes its place in evaluation mode; None for the same one.
     """
 
@@ -33,19 +33,26 @@ class Albef(nn.Module):
         visual_encoder: VisionEncoder,
         text_encoder: TextEncoder,
         reducer: TokenReducer | None,
-        embed_dim: int,
+        embed_dim: int | None,
         eval_reducer: TokenReducer | None = None,
     ) -> None:
         super().__init__()
         self.visual_encoder = visual_encoder
         self.text_encoder = text_encoder
-        self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
-        self.text_proj = nn.Linear(text_encoder.width, embed_dim)
+        if embed_dim is not None:
+            self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
+            self.text_proj = nn.Linear(text_encoder.width, embed_dim)
         self.reducer = reducer
         self.eval_reducer = eval_reducer
 
     @classmethod
-    def create(cls, model: ModelConfig, reducer: ReducerConfig, eval_reducer: ReducerConfig | None = None) -> "Albef":
+    def create(
+        cls,
+        model: ModelConfig,
+        reducer: ReducerConfig,
+        eval_reducer: ReducerConfig | None = None,
+        projections: bool = True,
+    ) -> "Albef":
         """Return a new model as the config describes it; pretrained BERT is loaded by `elip.models.weights`."""
         visual_encoder = VisionEncoder.create(model.vision)
         text_encoder = TextEncoder(bert_config(model.text), model.text.fusion_layer, visual_encoder.width)
@@ -53,7 +60,7 @@ class Albef(nn.Module):
             visual_encoder,
             text_encoder,
             build_reducer(reducer, visual_encoder, text_encoder.width),
-            model.embed_dim,
+            model.embed_dim if projections else None,
             None if eval_reducer is None else build_eval_reducer(eval_reducer, visual_encoder, text_encoder.width),
         )
 
