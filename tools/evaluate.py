@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_pictures(result.pictures, folder)
             print(f"{path}, {split}:")
             for name, value in result.metrics.items():
-                print(f"  {name:12} {value:7.2f}")
+                by_chance = f"   by chance {result.chance[name]:6.2f}" if name in result.chance else ""
+                print(f"  {name:12} {value:7.2f}{by_chance}")
             print(f"metrics, predictions and pictures are in {folder}")
 
         on_first_rank(write)

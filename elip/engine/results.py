@@ -12,10 +12,12 @@ from elip.task import EvalResult
 
 
 def write_result(result: EvalResult, folder: Path) -> None:
-    """Write `metrics.json` and, if there are predictions, `predictions.jsonl` into `folder`, making it if need be."""
+    """Write `metrics.json`, and `chance.json` and `predictions.jsonl` if known, into `folder`, making it if need be."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _write_text(folder / "metrics.json", json.dumps(result.metrics, indent=2) + "\n")
+    if result.chance:
+        _write_text(folder / "chance.json", json.dumps(result.chance, indent=2) + "\n")
     if result.predictions:
         lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in result.predictions)
         _write_text(folder / "predictions.jsonl", lines)

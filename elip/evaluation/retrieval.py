@@ -6,6 +6,7 @@ meets all texts it is to be matched with, from either direction, with its keys a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import torch
@@ -84,6 +85,7 @@ def evaluate_retrieval(
     ]
     return EvalResult(
         metrics=recalls(scores.i2t, scores.t2i, data.image_to_texts, data.text_to_image),
+        chance=chance_recalls([len(texts) for texts in data.image_to_texts]),
         predictions=predictions,
         pictures=_kept_patches(albef, data, ids, mask, num_pictures, evaluator),
     )
@@ -194,11 +196,35 @@ def recalls(
     """
     text_ranks = torch.tensor([min(ranks(i2t[i], right)) for i, right in enumerate(image_to_texts)])
     image_ranks = torch.tensor([ranks(t2i[t], [right])[0] for t, right in enumerate(text_to_image)])
+    return _with_means(
+        txt={at: (text_ranks < at).double().mean().item() for at in RECALL_AT},
+        img={at: (image_ranks < at).double().mean().item() for at in RECALL_AT},
+    )
+
+
+def chance_recalls(texts_per_image: Sequence[int]) -> dict[str, float]:
+    """Return what `recalls` gives on average for a random order of texts and of images.
+
+    Args:
+        texts_per_image: how many of all the texts are right for each image.
+    """
+    num_images, num_texts = len(texts_per_image), sum(texts_per_image)
+
+    def one_found(right: int, at: int) -> float:
+        return 1 - comb(num_texts - right, at) / comb(num_texts, at) if at < num_texts else 1.0
+
+    return _with_means(
+        txt={at: sum(one_found(right, at) for right in texts_per_image) / num_images for at in RECALL_AT},
+        img={at: min(1.0, at / num_images) for at in RECALL_AT},
+    )
+
+
+def _with_means(**shares: dict[int, float]) -> dict[str, float]:
+    """Name recalls given as shares, in percent, and add their means."""
     metrics = {}
-    for side, found in (("txt", text_ranks), ("img", image_ranks)):
-        for at in RECALL_AT:
-            metrics[f"{side}_r{at}"] = 100.0 * (found < at).double().mean().item()
-        metrics[f"{side}_r_mean"] = sum(metrics[f"{side}_r{at}"] for at in RECALL_AT) / len(RECALL_AT)
+    for side, found in shares.items():
+        metrics.update({f"{side}_r{at}": 100.0 * share for at, share in found.items()})
+        metrics[f"{side}_r_mean"] = 100.0 * sum(found.values()) / len(found)
     metrics["r_mean"] = (metrics["txt_r_mean"] + metrics["img_r_mean"]) / 2
     return metrics
 
