@@ -4,7 +4,8 @@ A reducer acts at two places: before a block, and between a block's attention an
 only, and one `ReductionContext` per forward pass, where everything lives that belongs to that pass.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, ClassVar, Protocol
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
+from elip.schedule import KeepSchedule, RemovalSchedule, scaled_ratios, scaled_removals
 from elip.tokens import Tokens
 
 
@@ -125,6 +127,7 @@ class TokenReducer(nn.Module):
 
     The constructor takes the `EncoderInfo` first and its own parameters by keyword; it raises an `ElipError` for
     parameters that make no sense for that encoder. Every hook returns its tokens unchanged unless overridden.
+    `elip.testing.check_reducer` holds a class to all that is said here.
     """
 
     paper: ClassVar[str] = ""
@@ -133,7 +136,49 @@ class TokenReducer(nn.Module):
     """Keep all tokens in a pass without a text (or fail there, if `strict`)."""
     uses_teacher: ClassVar[bool] = False
     """Wants `ReductionContext.scores` and `.teacher` where a momentum tower can give them."""
+    soft: ClassVar[bool] = False
+    """Each token it makes draws on many: no patch lives in one of them, so that there is no source map, and keeping as
+    many tokens as there are is not the identity."""
+    keeps_order: ClassVar[bool] = False
+    """Patches that keep a token to themselves stay in image order."""
+    static_counts: ClassVar[bool] = True
+    """Numbers of tokens follow from shapes and parameters alone, not from what is in the images, so that the forward
+    pass in evaluation can be compiled as one graph and exported."""
+    schedule: KeepSchedule | RemovalSchedule | None = None
+    """How many tokens it keeps or removes in which block, where such a schedule says so."""
     strict: bool = False
+
+    @classmethod
+    def at_strength(cls, params: Mapping[str, Any], strength: float) -> dict[str, Any]:
+        """Return parameters for a reduction that is `strength` times as strong as that by `params`.
+
+        Scales `keep_ratio` and `r`, as `elip.schedule` understands them; what `params` lacks of them has the
+        constructor's default. Override it in a reducer whose strength lies in other parameters.
+
+        Args:
+            params: for the constructor.
+            strength: 0 for keeping all tokens, 1 for `params` as they are, more for more; parameters beyond what the
+                constructor takes are its to refuse.
+
+        Raises:
+            ElipError: if there is neither.
+        """
+        defaults = {
+            key: parameter.default
+            for key, parameter in inspect.signature(cls).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        scaled = dict(params)
+        for key, scale in (("keep_ratio", scaled_ratios), ("r", scaled_removals)):
+            value = params.get(key, defaults.get(key))
+            if value is not None:
+                scaled[key] = scale(value, strength)
+        if not {"keep_ratio", "r"} & set(scaled):
+            raise ElipError(
+                f"{cls.__name__} has neither keep_ratio nor r to scale, so that its strength cannot be set: "
+                "let it override at_strength."
+            )
+        return scaled
 
     def needs(self, block: int) -> Needs:
         """Return what `after_attention` wants to know of this block's attention."""
@@ -164,6 +209,12 @@ class TokenReducer(nn.Module):
 
 class NoReduction(TokenReducer):
     """Keep all tokens: what an encoder does unless told otherwise."""
+
+    keeps_order = True
+
+    @classmethod
+    def at_strength(cls, params: Mapping[str, Any], strength: float) -> dict[str, Any]:
+        return dict(params)
 
 
 def require_class_token(name: str, encoder: EncoderInfo) -> None:

@@ -40,9 +40,12 @@ class Warmup:
         if values is None or isinstance(values, Warmup):
             return values
         known = [f.name for f in fields(cls)]
+        if not isinstance(values, Mapping):
+            raise ElipError(f"reducer {name!r}: warmup: expected {{{', '.join(known)}}}, got {values!r}.")
         _check_keys(name, "warmup", values, known)
         warmup = cls(**values)
-        if warmup.shape not in _SHAPES:
+        _check_numbers(name, "warmup", [warmup.start, warmup.end])
+        if warmup.shape not in list(_SHAPES):
             raise ElipError(
                 f"reducer {name!r}: warmup.shape: expected one of {', '.join(_SHAPES)}, got {warmup.shape!r}."
             )
@@ -92,8 +95,10 @@ class KeepSchedule:
         rounding: Literal["floor", "ceil"] = "floor",
         warmup: Mapping[str, Any] | Warmup | None = None,
     ) -> None:
-        if base not in ("initial", "current"):
+        if base not in ["initial", "current"]:
             raise ElipError(f"reducer {name!r}: base: expected initial or current, got {base!r}.")
+        if rounding not in ["floor", "ceil"]:
+            raise ElipError(f"reducer {name!r}: rounding: expected floor or ceil, got {rounding!r}.")
         ratios = _per_stage(name, keep_ratio, len(begin), compound=base == "initial")
         _check_stages(name, depth, begin, ratios)
         self.ratios = dict(zip(begin, ratios, strict=True))
@@ -127,7 +132,8 @@ class KeepSchedule:
             return num_tokens
         ratio = self.ratios[block]
         if self.warmup is not None:
-            ratio = 1 - self.warmup.strength(progress) * (1 - ratio)
+            strength = self.warmup.strength(progress)
+            ratio = (1 - strength) + strength * ratio  # exact at both ends
         return min(num_tokens, max(1, self._count(ratio, num_tokens)))
 
     def counts(self) -> dict[int, int]:
@@ -138,7 +144,8 @@ class KeepSchedule:
         return found
 
     def _count(self, ratio: float, num_tokens: int) -> int:
-        return self._round(ratio * (self.num_patches if self.base == "initial" else num_tokens))
+        count = ratio * (self.num_patches if self.base == "initial" else num_tokens)
+        return self._round(_tidy(count))
 
 
 class RemovalSchedule:
@@ -162,11 +169,7 @@ class RemovalSchedule:
         r: Removals,
         warmup: Mapping[str, Any] | Warmup | None = None,
     ) -> None:
-        if isinstance(r, Mapping):
-            _check_keys(name, "r", r, ["mean", "slope"])
-            per_block = _line(r.get("mean", 0), r.get("slope", 0.0), depth)
-        else:
-            per_block = [r] * depth if isinstance(r, int) else list(r)
+        per_block = _per_block(name, r, depth)
         if len(per_block) != depth:
             raise ElipError(f"reducer {name!r}: r has {len(per_block)} values but this ViT has {depth} blocks.")
         for block, count in enumerate(per_block):
@@ -185,16 +188,50 @@ class RemovalSchedule:
         return int(self.per_block[block] * strength)
 
 
+def scaled_ratios(keep_ratio: Ratios, strength: float) -> Ratios:
+    """Return the keep ratios of a reduction that is `strength` times as strong: each to that power.
+
+    0 keeps all, 1 changes nothing. As a power, what a stage keeps of the stage before is scaled alike, and no strength
+    leads out of (0, 1]. What is no ratio is left for the schedule to refuse.
+    """
+    if isinstance(keep_ratio, Mapping):
+        return {key: value if key == "shape" else _power(value, strength) for key, value in keep_ratio.items()}
+    if isinstance(keep_ratio, Sequence):
+        return [_power(ratio, strength) for ratio in keep_ratio]
+    return _power(keep_ratio, strength)
+
+
+def scaled_removals(r: Removals, strength: float) -> Removals:
+    """Return removals of a reduction that is `strength` times as strong: 0 keeps all, 1 changes nothing.
+
+    Rounded where they are whole numbers. What is no number is left for the schedule to refuse.
+    """
+    if isinstance(r, Mapping):
+        return {key: value * strength if key == "mean" and _is_number(value) else value for key, value in r.items()}
+    if isinstance(r, Sequence):
+        return [_times(count, strength) for count in r]
+    return _times(r, strength)
+
+
+def _power(ratio: Any, strength: float) -> Any:
+    return ratio**strength if _is_number(ratio) and ratio > 0 else ratio
+
+
+def _times(count: Any, strength: float) -> Any:
+    return round(count * strength) if _is_number(count) else count
+
+
 def _per_stage(name: str, keep_ratio: Ratios, stages: int, compound: bool) -> list[float]:
     if isinstance(keep_ratio, Mapping):
         _check_keys(name, "keep_ratio", keep_ratio, ["shape", "first", "last"])
         shape = keep_ratio.get("shape", "linear")
-        if shape not in ("linear", "cosine") or not {"first", "last"} <= set(keep_ratio):
+        if shape not in ["linear", "cosine"] or not {"first", "last"} <= set(keep_ratio):
             raise ElipError(
                 f"reducer {name!r}: keep_ratio: a shape is {{shape: linear or cosine, first: A, last: B}}, "
                 f"got {dict(keep_ratio)}."
             )
         first, last = keep_ratio["first"], keep_ratio["last"]
+        _check_numbers(name, "keep_ratio", [first, last])
         return [first + (last - first) * _SHAPES[shape](i / max(1, stages - 1)) for i in range(stages)]
     if isinstance(keep_ratio, int | float):
         return [keep_ratio ** (i + 1) if compound else keep_ratio for i in range(stages)]
@@ -214,15 +251,43 @@ def _check_stages(name: str, depth: int, begin: Sequence[int], ratios: Sequence[
             )
     if any(later <= earlier for earlier, later in pairwise(begin)):
         raise ElipError(f"reducer {name!r}: begin: blocks must rise, got {list(begin)}.")
+    _check_numbers(name, "keep_ratio", ratios)
     for ratio in ratios:
         if not 0 < ratio <= 1:
             raise ElipError(f"reducer {name!r}: keep_ratio: each value must be in (0, 1], got {ratio}.")
 
 
-def _line(mean: float, slope: float, depth: int) -> list[int]:
-    first = int(mean * (1 - slope))
-    step = 2 * (mean - first) / max(1, depth - 1)
-    return [int(first + block * step) for block in range(depth)]
+def _per_block(name: str, r: Removals, depth: int) -> list[int]:
+    if not isinstance(r, Mapping):
+        per_block = [r] * depth if isinstance(r, int | float) else list(r)
+        _check_numbers(name, "r", per_block, whole=True)
+        return per_block
+    _check_keys(name, "r", r, ["mean", "slope"])
+    if "mean" not in r:
+        raise ElipError(f"reducer {name!r}: r: a line over the blocks is {{mean: R, slope: S}}, got {dict(r)}.")
+    mean, slope = r["mean"], r.get("slope", 0.0)
+    _check_numbers(name, "r", [mean, slope])
+    if not -1 <= slope <= 1:
+        raise ElipError(f"reducer {name!r}: r: slope must be in [-1, 1], got {slope}.")
+    first = int(_tidy(mean * (1 - slope)))
+    return [int(_tidy(first + block * 2 * (mean - first) / max(1, depth - 1))) for block in range(depth)]
+
+
+def _tidy(count: float) -> float:
+    """Return a count without noise in its last digits, ready to be rounded: 0.29 of 100 are 29, not 28.999...96."""
+    return round(count, 9)
+
+
+def _check_numbers(name: str, parameter: str, values: Sequence[Any], whole: bool = False) -> None:
+    for value in values:
+        if not (isinstance(value, int) if whole else _is_number(value)) or isinstance(value, bool):
+            raise ElipError(
+                f"reducer {name!r}: {parameter}: expected {'whole numbers' if whole else 'numbers'}, got {value!r}."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _check_keys(name: str, parameter: str, values: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -37,6 +37,8 @@ class Elip(TokenReducer):
 
     paper = "Guo et al., 2023, arXiv:2309.16738"
     requires_text = True
+    keeps_order = True
+    schedule: KeepSchedule
 
     def __init__(
         self,

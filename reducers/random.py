@@ -26,6 +26,10 @@ class RandomPruning(TokenReducer):
         seed: picks the places kept in evaluation.
     """
 
+    keeps_order = True
+    schedule: KeepSchedule
+    lots: torch.Tensor
+
     def __init__(
         self,
         encoder: EncoderInfo,
@@ -39,16 +43,16 @@ class RandomPruning(TokenReducer):
         self.schedule = KeepSchedule(
             "random", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
         )
-        self.seed = seed
+        lots = torch.rand(encoder.depth, encoder.num_patches, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("lots", lots, persistent=False)
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
         keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
         if keep == tokens.num_tokens:
             return tokens
-        batch, device = len(tokens.x), tokens.x.device
+        batch, num_tokens = tokens.x.shape[:2]
         if context.training:
-            lot = torch.rand(batch, tokens.num_tokens, device=device)
+            lots = torch.rand(batch, num_tokens, device=tokens.x.device)
         else:
-            generator = torch.Generator().manual_seed(self.seed + block)
-            lot = torch.rand(1, tokens.num_tokens, generator=generator).to(device).expand(batch, -1)
-        return tokens.keep(lot.topk(keep, dim=1).indices.sort(dim=1).values)
+            lots = self.lots[block, :num_tokens].expand(batch, -1)
+        return tokens.keep(lots.topk(keep, dim=1).indices.sort(dim=1).values)

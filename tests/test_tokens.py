@@ -55,6 +55,31 @@ def test_restore_paints_each_patch_with_its_token_and_dropped_ones_with_the_fill
     assert painted.squeeze(-1).tolist() == [[[-1, 8, -1], [-1, 7, -1]]]
 
 
+def test_restore_paints_every_patch_of_a_group_with_the_groups_value() -> None:
+    merged = numbered().merge(torch.tensor([[[0.5], [2.0], [4.0]]]), torch.tensor([[0, 0, 1, 2, 2, 2]]))
+    assert merged.restore().squeeze(-1).tolist() == [[[0.5, 0.5, 2], [4, 4, 4]]]
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_restore_takes_values_of_any_shape_on_any_grid(shape: tuple[int, ...]) -> None:
+    kept = numbered(batch=2, grid=(3, 5)).keep(torch.tensor([[14, 0], [7, 3]]))
+    values = torch.arange(1.0, 2 * 2 * torch.Size(shape).numel() + 1).view(2, 2, *shape)
+    painted = kept.restore(values)
+    assert painted.shape == (2, 3, 5, *shape)
+    assert torch.equal(painted[0, 2, 4], values[0, 0])
+    assert torch.equal(painted[0, 0, 0], values[0, 1])
+    assert torch.equal(painted[1, 1, 2], values[1, 0])
+    assert torch.equal(painted[1, 0, 3], values[1, 1])
+    assert painted.sum() == values.sum()
+
+
+def test_restore_lets_gradients_through_to_the_tokens_that_are_left() -> None:
+    tokens = numbered()
+    x = tokens.x.requires_grad_()
+    tokens.with_x(x).keep(torch.tensor([[4, 1]])).restore().sum().backward()
+    assert x.grad.flatten().tolist() == [0, 1, 0, 0, 1, 0]
+
+
 def test_kept_marks_patches_with_a_token_to_themselves() -> None:
     fused = numbered().keep_and_fuse(torch.tensor([[0, 5]]), torch.tensor([[1, 2, 3, 4]]), torch.ones(1, 4))
     assert fused.kept().tolist() == [[[True, False, False], [False, False, True]]]
@@ -108,3 +133,12 @@ def test_restored_place_of_a_patch_kept_alone_is_its_own(tokens: Tokens) -> None
     own: Tensor = torch.arange(12.0).view(1, 3, 4).expand(2, -1, -1)
     alone, restored = tokens.kept(), tokens.restore().squeeze(-1)
     torch.testing.assert_close(restored[alone], own[alone])
+
+
+@given(journeys(), st.floats(-5, 5))
+def test_each_patch_is_restored_from_the_token_it_lives_in_or_filled(tokens: Tokens, fill: float) -> None:
+    restored = tokens.restore(fill=fill).flatten(1)
+    for image in range(2):
+        for patch, token in enumerate(tokens.source[image].tolist()):
+            expected = tokens.x[image, token, 0] if token >= 0 else torch.tensor(fill)
+            torch.testing.assert_close(restored[image, patch], expected, check_dtype=False)
