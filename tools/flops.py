@@ -1,53 +1,37 @@
 """What token reducers cost, beside the model without one: GMACs by part, tokens per block, memory."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import cast
 
-import timm
-import torch
-from timm.layers import PatchEmbed
-
-from elip.config import config_from_dict, config_to_dict, load_config
-from elip.config.schema import ReducerConfig, RunConfig, VisionConfig
-from elip.efficiency.report import (
-    LEGEND,
-    Record,
-    Row,
-    Table,
-    as_markdown,
-    as_text,
-    tables,
-    to_csv,
-    to_json,
-    to_record,
-)
-from elip.efficiency.task import TaskCost, task_cost
-from elip.efficiency.vision import VisionCost, vision_cost
-from elip.errors import ConfigError, ElipError, did_you_mean
-from elip.models.albef import build_reducer
-from elip.models.vision import VisionEncoder
-from elip.registry import REDUCERS, TASKS, load_plugins
+from elip.config import load_config
+from elip.config.schema import ReducerConfig, RunConfig
+from elip.efficiency.pictures import Pictures, find_pictures
+from elip.efficiency.properties import measure_properties
+from elip.efficiency.report import Record, Row, label, to_csv, to_json, to_record
+from elip.efficiency.subjects import BASELINE, PlainVit, Subject, TaskModel, within_budget
+from elip.efficiency.tables import LEGEND, Table, as_markdown, as_text, tables
+from elip.efficiency.vision import NOISE_IMAGES
+from elip.errors import ConfigError, ElipError
+from elip.registry import REDUCERS, load_plugins
 from tools.cli import user_errors
 
 EPILOG = """examples:
   python tools/flops.py --vit deit_small_patch16_224 --reducer none --json -
+  python tools/flops.py --vit deit_small_patch16_224 --reducer evit --reducer '{name: tome, r: 13}' --per-block
+  python tools/flops.py --vit deit_small_patch16_224 --reducer tome --reducer topk --target-gmacs 3.0
+  python tools/flops.py --vit vit_base_patch16_224 --image-size 256 --reducer all --target-gmacs 11.6 --properties
+  python tools/flops.py --vit deit_small_patch16_224 --weights timm --reducer ats --data path/to/pictures
   python tools/flops.py --config configs/demo/pretrain.yaml --per-block
   python tools/flops.py --config configs/pretrain.yaml model.vision.image_size=384 --reducer elip --reducer random
-  python tools/flops.py --vit vit_base_patch16_224 --image-size 256 --reducer '{name: elip, full_look_ahead: true}'
 """
-BASELINE = "none"
-OWN = ""
-"""The reducer of the config, with its parameters."""
+ALL = "all"
 STDOUT = "-"
 BERT_BASE = "bert-base-uncased"
 """Pretrained weights for the shape that BERT has by default."""
-
-Measure = Callable[[str], Row]
-"""Costs one reducer, given as on the command line."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -56,21 +40,48 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="flops.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--vit", metavar="NAME", help="a plain ViT of timm with its classifier head, random weights")
-    what.add_argument("--config", type=Path, metavar="FILE", help="the whole model of a run's config, random weights")
+    what.add_argument("--vit", metavar="NAME", help="a plain ViT of timm with its classifier head")
+    what.add_argument("--config", type=Path, metavar="FILE", help="the whole model of a run's config")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="with --config: dotted keys to change")
     parser.add_argument("--image-size", type=int, metavar="PX", help="with --vit: side of the image (default: timm's)")
     parser.add_argument(
         "--reducer",
         action="append",
         metavar="NAME|MAPPING",
-        help="a reducer, or a YAML mapping with its parameters: '{name: elip, keep_ratio: [0.9, 0.7, 0.5]}'; may be "
-        "repeated (default: none, and with --config the config's own)",
+        help="a reducer, or a YAML mapping with its parameters: '{name: elip, keep_ratio: [0.9, 0.7, 0.5]}'; or all; "
+        "may be repeated (default: none, and with --config the config's own)",
     )
     parser.add_argument("--plugins", action="append", default=[], metavar="FILE", help=".py file that has reducers")
+    parser.add_argument(
+        "--target-gmacs",
+        type=float,
+        metavar="G",
+        help="find the weakest reduction by each --reducer with which the image encoder costs at most G GMACs an image",
+    )
     parser.add_argument("--per-block", action="store_true", help="show the tokens in each block, too")
+    parser.add_argument(
+        "--properties",
+        action="store_true",
+        help="with --vit: measure what else tells reducers apart: parameters, memory, dropping in training, source map",
+    )
     for name in ("json", "csv", "markdown"):
         parser.add_argument(f"--{name}", metavar="FILE", help=f"write {name} to a file, or with - to standard output")
+    data = parser.add_argument_group("reducers that keep different numbers of tokens in different images")
+    data.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="take the mean over these pictures: a folder, or a JSON file of items with a field `image` "
+        "(default: random noise); weights of the config are loaded then, which matter",
+    )
+    data.add_argument(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="where paths in the JSON file start (default: its folder; with --config data.image_root)",
+    )
+    data.add_argument("--images", type=int, default=64, metavar="N", help="the most pictures to take (default: 64)")
+    data.add_argument("--weights", metavar="FILE", help="with --vit: a checkpoint, or `timm` (default: random weights)")
     return parser.parse_intermixed_args(argv)
 
 
@@ -80,9 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_args(args)
     load_plugins(args.plugins)
-    config = random_weights(load_config(args.config, args.overrides)) if args.config else None
-    measure = vit_measure(args) if config is None else partial(measure_task, config, str(args.config))
-    records = [measured(measure, reducer) for reducer in args.reducer or default_reducers(config)]
+    report = Report(subject_of(args), args)
+    records = report.records()
     if args.json:
         write(args.json, to_json(records), "--json")
     if args.csv:
@@ -90,9 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     to_stdout = STDOUT in (args.json, args.csv, args.markdown)
     if to_stdout and not args.markdown:
         return 0  # nobody sees a table, so that nobody needs the baseline
-    shown, baseline = beside_baseline(records, measure)
+    shown, baseline = report.beside_baseline(records)
     found = tables(shown, baseline, args.per_block)
-    notes = [LEGEND, *text_notes(records, args.vit)]
+    notes = [LEGEND, *report.notes(shown)]
     if args.markdown:
         write(args.markdown, document(found, notes, as_markdown), "--markdown")
     if not to_stdout:
@@ -104,12 +114,29 @@ def check_args(args: argparse.Namespace) -> None:
     """Raise an error for options that do not go together."""
     if args.vit and args.overrides:
         raise ConfigError(f"{args.overrides[0]!r}: key=value changes a config, and --vit has none; use --config FILE.")
-    if args.config and args.image_size:
-        raise ConfigError("--image-size goes with --vit; with --config, give model.vision.image_size=PX.")
-    if args.image_size is not None and args.image_size < 1:
-        raise ConfigError(f"--image-size: expected a number of pixels, got {args.image_size}.")
+    for name, instead in (("image_size", "model.vision.image_size=PX"), ("weights", "model.vision.weights=FILE")):
+        if args.config and getattr(args, name):
+            raise ConfigError(f"--{name.replace('_', '-')} goes with --vit; with --config, give {instead}.")
+    if args.config and args.properties:
+        raise ConfigError("--properties goes with --vit; a config's tables tell parameters and memory anyway.")
+    for name, unit in (("image_size", "of pixels"), ("images", "of pictures")):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')}: expected a number {unit}, got {getattr(args, name)}.")
+    if args.target_gmacs is not None and args.target_gmacs <= 0:
+        raise ConfigError(f"--target-gmacs: expected a number above 0, got {args.target_gmacs:g}.")
+    if args.target_gmacs is not None and args.vit and not args.reducer:
+        raise ConfigError("--target-gmacs: name the reducers to find parameters of, e.g. --reducer tome.")
     if [args.json, args.csv, args.markdown].count(STDOUT) > 1:
         raise ConfigError("only one of --json, --csv and --markdown can go to standard output.")
+
+
+def subject_of(args: argparse.Namespace) -> Subject:
+    """Return the model to cost reducers in."""
+    if args.vit:
+        return PlainVit(args.vit, args.image_size, args.weights)
+    config = load_config(args.config, args.overrides)
+    args.image_root = args.image_root or Path(config.data.image_root)
+    return TaskModel(config if args.data else random_weights(config), str(args.config))
 
 
 def random_weights(config: RunConfig) -> RunConfig:
@@ -122,70 +149,90 @@ def random_weights(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": config.model.model_copy(update=encoders)})
 
 
-def default_reducers(config: RunConfig | None) -> list[str]:
-    """Return what to cost when no reducer is asked for: the baseline, and a config's own unless it is the baseline."""
-    return [BASELINE] if config is None or config.reducer.name == BASELINE else [BASELINE, OWN]
+class Report:
+    """Costs of the reducers asked for, in one model.
 
-
-def vit_measure(args: argparse.Namespace) -> Measure:
-    """Return a function that costs reducers in a plain ViT."""
-    if not timm.is_model(args.vit):
-        known = timm.list_models(["*vit*", "*deit*"])
-        raise ConfigError(f"--vit: timm has no model {args.vit!r}.{did_you_mean(args.vit, known)}")
-    default = timm.get_pretrained_cfg(args.vit)
-    size = args.image_size or (default.input_size[-1] if default else 224)
-    encoder = VisionEncoder.create(VisionConfig(name=args.vit, image_size=size), default.num_classes if default else 0)
-    if 0 in encoder.grid:
-        patch = cast(PatchEmbed, encoder.patch_embed).patch_size[0]
-        raise ConfigError(f"--image-size: {size} px is less than one patch of {patch}.")
-
-    def measure(reducer: str) -> Row:
-        # checked as the section of any config is; which task it names makes no difference
-        plain = {"task": {"name": "pretrain"}}
-        config = config_from_dict(plain, "--vit", [f"reducer={reducer}"]).reducer
-        return row(config, vision_cost(encoder, build_reducer(config, encoder, encoder.width)))
-
-    return measure
-
-
-def measure_task(config: RunConfig, source: str, reducer: str) -> Row:
-    """Return the cost of a config's task with a reducer, or with `OWN`.
-
-    A reducer of the same name as the config's takes the config's parameters where it is given none.
+    Args:
+        subject: the model.
+        args: of the command line.
     """
-    if reducer != OWN:
-        chosen = [f"reducer={reducer}", "eval.reducer=null"]
-        config = config_from_dict(config_to_dict(config), source, chosen)
-    on_cuda = config.train.device != "cpu" and torch.cuda.is_available()
-    task = TASKS.build(config.task.name, config).to("cuda" if on_cuda else "cpu")
-    return row(config.reducer, task_cost(task))
+
+    def __init__(self, subject: Subject, args: argparse.Namespace) -> None:
+        self._subject, self._args = subject, args
+        self._left_out: list[str] = []
+
+    def records(self) -> list[Record]:
+        """Return what is known of each reducer."""
+        records = []
+        for asked in self._args.reducer or [None]:
+            if asked == ALL:
+                names = [name for name in REDUCERS.names() if name != BASELINE]
+                records += [record for name in (BASELINE, *names) for record in self._if_it_fits(name)]
+            else:
+                reducers = self._subject.own if asked is None else [self._subject.parse(asked)]
+                records += [self._measured(reducer) for reducer in reducers]
+        return records
+
+    def beside_baseline(self, records: list[Record]) -> tuple[list[Record], Record]:
+        """Return the records with the baseline among them, and the baseline."""
+        for record in records:
+            if record["reducer"] == BASELINE:
+                return records, record
+        baseline = self._measured(self._subject.parse(BASELINE))
+        return [baseline, *records], baseline
+
+    def notes(self, records: Sequence[Record]) -> list[str]:
+        """Return what to say below the tables."""
+        notes = []
+        if self._args.vit:  # which has no text
+            needing = dict.fromkeys(record["reducer"] for record in records if record["requires_text"])
+            notes += [
+                f"{name} needs a text: a made-up text [CLS] as wide as the ViT stands for it." for name in needing
+            ]
+        if any(record["vision_spread"] for record in records):
+            notes.append(f"±: standard deviation between images; mean of {self._source_of_images()}.")
+        if self._args.target_gmacs:
+            notes += [_found(record) for record in records if record["reducer"] != BASELINE]
+        return notes + self._left_out
+
+    def _if_it_fits(self, name: str) -> list[Record]:
+        """Return the record of a reducer that nobody named; none, and a note, if it does not fit this model."""
+        try:
+            return [self._measured(self._subject.parse(name))]
+        except ElipError as error:
+            self._left_out.append(f"{name} is left out: {error}")
+            return []
+
+    def _measured(self, reducer: ReducerConfig) -> Record:
+        """Return what is known of one reducer; whoever waits at a terminal is told what is being done."""
+        if sys.stderr.isatty():
+            print(f"counting {label(reducer)} ...", file=sys.stderr)
+        subject, name = self._subject, label(reducer)
+        images, target = self._images, self._args.target_gmacs
+        if target is not None and reducer.name != BASELINE:
+            reducer = within_budget(subject, reducer, target, images)
+        properties = measure_properties(*subject.encoder_with(reducer)) if self._args.properties else None
+        return to_record(Row(reducer, subject.cost(reducer, images), properties, name))
+
+    @cached_property
+    def _images(self) -> Pictures | None:
+        args = self._args
+        if not args.data:
+            return None
+        return find_pictures(args.data, args.image_root, args.images, self._subject.transform)
+
+    def _source_of_images(self) -> str:
+        args = self._args
+        if args.data:
+            return f"up to {args.images} pictures of {args.data}"
+        return (
+            f"{NOISE_IMAGES} images of noise under random weights, which says little: give --data and trained weights"
+        )
 
 
-def row(config: ReducerConfig, cost: VisionCost | TaskCost) -> Row:
-    """Return a reducer with its cost."""
-    return Row(config, REDUCERS.get(config.name).requires_text, cost)
-
-
-def measured(measure: Measure, reducer: str) -> Record:
-    """Return what is known of one reducer; whoever waits at a terminal is told what is being done."""
-    if sys.stderr.isatty():
-        print(f"counting {reducer or 'the reducer of the config'} ...", file=sys.stderr)
-    return to_record(measure(reducer))
-
-
-def beside_baseline(records: list[Record], measure: Measure) -> tuple[list[Record], Record]:
-    """Return the records with the baseline among them, and the baseline."""
-    for record in records:
-        if record["reducer"] == BASELINE:
-            return records, record
-    baseline = measured(measure, BASELINE)
-    return [baseline, *records], baseline
-
-
-def text_notes(records: Sequence[Record], vit: str | None) -> list[str]:
-    """Return what to say about reducers that need a text where a plain ViT has none."""
-    names = dict.fromkeys(record["reducer"] for record in records if record["requires_text"])
-    return [f"{name} needs a text: a made-up text [CLS] as wide as the ViT stands for it." for name in names if vit]
+def _found(record: Record) -> str:
+    options = json.dumps({"name": record["reducer"], **record["options"]})
+    return f"{record['label']}: {record['vision_gmacs']:.2f} GMACs with --reducer '{options}'"
 
 
 def document(found: Sequence[Table], notes: Sequence[str], style: Callable[[Table], str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from elip.config import load_config
+from elip.efficiency.running import RunningCost
 from elip.engine.runtime import start_run
 from elip.engine.trainer import Trainer
 from elip.registry import REDUCERS, TASKS, Registry
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list_reducers or args.list_tasks or config is None:
         return 0
     with start_run(config) as run:
-        outcome = Trainer(TASKS.build(config.task.name, config), config, run).fit(args.resume)
+        task = TASKS.build(config.task.name, config).to(run.device)
+        outcome = Trainer(task, config, run, RunningCost(task).figures).fit(args.resume)
         logging.getLogger(__name__).info("%s", _summary(outcome, run.output_dir))
     return 0
 

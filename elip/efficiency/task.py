@@ -1,11 +1,10 @@
 """What a whole task costs, part by part: one inference, and one training step."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,48 +12,23 @@ from torch import Tensor, nn
 from elip.efficiency.count import Work, count_macs
 from elip.efficiency.look_ahead import LookAhead, looking_ahead_through
 from elip.efficiency.memory import peak_cuda_bytes, saved_bytes
-from elip.efficiency.state import device_of, undisturbed
-from elip.efficiency.vision import BlockTrace, token_trace
+from elip.efficiency.parts import PassCost, by_part
+from elip.efficiency.state import device_of, encoders_of, undisturbed
+from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Pass, Spread, adaptive, mean_trace, token_trace
 from elip.models.momentum import MomentumTwins
-from elip.models.text import TextEncoder
-from elip.models.vision import BlockTokens, VisionEncoder, VisionOutput
+from elip.models.vision import BlockTokens, VisionOutput
 from elip.task import Batch, Progress, Task
 
-Part = Literal["vision", "look_ahead", "text", "fusion", "heads", "momentum"]
+BATCH_SIZE = 2
+"""Images in a made-up batch. Costs per image hardly depend on it: only similarities within the batch do."""
 
 _AT_THE_END = Progress(step=1, total_steps=1, steps_per_epoch=1)
 """Schedules over training have reached their target."""
 
 
 @dataclass(frozen=True)
-class PassCost:
-    """MACs of one image in one forward pass.
-
-    Args:
-        vision: image encoders, with the reducer but without look-ahead.
-        look_ahead: what the reducer runs ahead.
-        text: embeddings and text-only layers.
-        fusion: layers that attend to the image, with their projections of it.
-        heads: everything outside the encoders: projections, heads, similarities.
-        momentum: the momentum copies, and the similarities of their features.
-    """
-
-    vision: float = 0
-    look_ahead: float = 0
-    text: float = 0
-    fusion: float = 0
-    heads: float = 0
-    momentum: float = 0
-
-    @property
-    def total(self) -> float:
-        """All parts together."""
-        return self.vision + self.look_ahead + self.text + self.fusion + self.heads + self.momentum
-
-
-@dataclass(frozen=True)
 class TaskCost:
-    """What one image (one item of a batch) costs.
+    """What one image (one item of a batch) costs; the mean where images differ.
 
     Args:
         inference: the way the task is used once trained.
@@ -66,7 +40,8 @@ class TaskCost:
         momentum_parameters: of the momentum copies.
         saved_bytes: kept for the backward pass, in single precision.
         peak_cuda_bytes: most memory allocated in a step of `batch_size` images; None on the CPU.
-        batch_size: images in the step that was measured.
+        batch_size: images in a step that was measured.
+        spread: of the image encoder in inference; None where all images cost the same.
     """
 
     inference: PassCost
@@ -78,37 +53,52 @@ class TaskCost:
     saved_bytes: float
     peak_cuda_bytes: int | None
     batch_size: int
+    spread: Spread | None = None
 
 
-def task_cost(task: Task, batch_size: int = 2) -> TaskCost:
+def task_cost(task: Task, images: Sequence[Tensor] | None = None) -> TaskCost:
     """Return what the task costs with its reducer, which is measured at the end of training's schedules.
 
     Args:
         task: on any device; it is left as it was.
-        batch_size: images in the made-up batch. Parts hardly depend on it: similarities within the batch do.
+        images: [3, H, W] each, to take the mean over where the reducer keeps different numbers of tokens in different
+            images: one by one in inference, in batches in training. None for noise. All others are counted once.
     """
-    with undisturbed(task, training=False):
-        batch = task.example_batch(batch_size)
-        with torch.no_grad():
-            inference, tokens = _count_inference(task, batch)
+    with undisturbed(task, training=False), torch.no_grad():
+        batches = [task.example_batch(BATCH_SIZE)]
+        inferences, per_inference = [_count_inference(task, batches[0])], BATCH_SIZE
+        if adaptive(inferences[0].blocks):
+            images = task.example_batch(NOISE_IMAGES)["image"] if images is None else images
+            inferences, per_inference = [_count_inference(task, _showing(task, [image])) for image in images], 1
+            starts = range(0, len(images), BATCH_SIZE)
+            batches = [_showing(task, [images[(i + k) % len(images)] for k in range(BATCH_SIZE)]) for i in starts]
     with undisturbed(task, training=True):
-        step = _Call(task, batch, partial(_loss, task))
-        training = _count(step)
-        run = partial(step, *step.inputs)
-        saved = saved_bytes(run, task)
-        peak = peak_cuda_bytes(run, task, device_of(task))
+        steps = [_measure_step(task, batch) for batch in batches]
     twins = [module for module in task.modules() if isinstance(module, MomentumTwins)]
+    trained = sum((step.works for step in steps), Counter[Work]())
+    each = [by_part(one.works, task, per_inference) for one in inferences]
     return TaskCost(
-        inference=_by_part(inference, task, batch_size),
-        train_forward=_by_part(training, task, batch_size, teacher=bool(twins)),
-        train_step=sum(macs * (3 if work.has_gradient else 1) for work, macs in training.items()) / batch_size,
-        tokens=tokens,
+        inference=by_part(sum((one.works for one in inferences), Counter()), task, per_inference * len(inferences)),
+        train_forward=by_part(trained, task, BATCH_SIZE * len(steps), teacher=bool(twins)),
+        train_step=_with_backward(trained) / (BATCH_SIZE * len(steps)),
+        tokens=mean_trace([token_trace(one.blocks) for one in inferences]),
         parameters=sum(p.numel() for _, p in task.parameters_to_optimise()),
         momentum_parameters=sum(p.numel() for twin in twins for p in twin.parameters()),
-        saved_bytes=saved / batch_size,
-        peak_cuda_bytes=peak,
-        batch_size=batch_size,
+        saved_bytes=sum(step.saved for step in steps) / (BATCH_SIZE * len(steps)),
+        peak_cuda_bytes=max((step.peak for step in steps if step.peak is not None), default=None),
+        batch_size=BATCH_SIZE,
+        spread=Spread.of([parts.vision_total for parts in each]),
     )
+
+
+def train_step_macs(task: Task) -> float:
+    """Return the MACs of an image in a training step, forward and backward, once training's schedules are at their end.
+
+    Args:
+        task: on any device; it is left as it was.
+    """
+    with undisturbed(task, training=True):
+        return _with_backward(_training_step(task, task.example_batch(BATCH_SIZE)).count()) / BATCH_SIZE
 
 
 class _Call(nn.Module):
@@ -127,63 +117,56 @@ class _Call(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor:
         return self._run({**self._rest, **dict(zip(self._names, tensors, strict=True))})
 
-
-def _loss(task: Task, batch: Batch) -> Tensor:
-    losses = task.training_step(batch, _AT_THE_END).losses
-    return torch.stack([loss.float() for loss in losses.values()]).sum()
-
-
-def _count(call: _Call) -> Counter[Work]:
-    with looking_ahead_through(call.look_ahead, call.task):
-        return count_macs(call, call.inputs)
+    def count(self) -> Counter[Work]:
+        """Return the MACs of one such call."""
+        with looking_ahead_through(self.look_ahead, self.task):
+            return count_macs(self, self.inputs)
 
 
-def _count_inference(task: Task, batch: Batch) -> tuple[Counter[Work], list[BlockTrace]]:
-    """Return the MACs of one inference, and the tokens in each block of its last image encoding."""
+class _Step(NamedTuple):
+    """One training step that was measured."""
+
+    works: Counter[Work]
+    saved: int
+    peak: int | None
+
+
+def _measure_step(task: Task, batch: Batch) -> _Step:
+    step = _training_step(task, batch)
+    run = partial(step, *step.inputs)
+    return _Step(step.count(), saved_bytes(run, task), peak_cuda_bytes(run, task, device_of(task)))
+
+
+def _training_step(task: Task, batch: Batch) -> _Call:
+    def loss(batch: Batch) -> Tensor:
+        losses = task.training_step(batch, _AT_THE_END).losses
+        return torch.stack([loss.float() for loss in losses.values()]).sum()
+
+    return _Call(task, batch, loss)
+
+
+def _with_backward(works: Counter[Work]) -> int:
+    return sum(macs * (3 if work.has_gradient else 1) for work, macs in works.items())
+
+
+def _count_inference(task: Task, batch: Batch) -> Pass:
+    """Return one inference, with the tokens of its last image encoding."""
     blocks: list[BlockTokens] = []
 
     def remember(_module: nn.Module, _args: Any, output: VisionOutput) -> None:
         blocks[:] = output.blocks
 
-    encoders = [module for module in task.modules() if isinstance(module, VisionEncoder)]
-    hooks = [encoder.register_forward_hook(remember) for encoder in encoders]
+    hooks = [encoder.register_forward_hook(remember) for encoder in encoders_of(task)]
     try:
-        return _count(_Call(task, batch, task)), token_trace(blocks)
+        return Pass(_Call(task, batch, task).count(), blocks)
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _by_part(works: Counter[Work], task: Task, batch_size: int, teacher: bool = False) -> PassCost:
-    """Return MACs per image; with a `teacher`, what is outside the encoders and has no gradient is its work too."""
-    places = _places(task)
-    parts: Counter[Part] = Counter()
-    for work, macs in works.items():
-        part = _part(work, places)
-        parts["momentum" if teacher and part == "heads" and not work.has_gradient else part] += macs
-    return PassCost(**{part: macs / batch_size for part, macs in parts.items()})
-
-
-def _places(task: Task) -> dict[str, Part]:
-    """Return the part that modules belong to, with all below them, by their path."""
-    places: dict[str, Part] = {}
-    for path, module in task.named_modules(prefix="task"):
-        if isinstance(module, MomentumTwins):
-            places[path] = "momentum"
-        elif isinstance(module, VisionEncoder):
-            places[path] = "vision"
-        elif isinstance(module, TextEncoder):
-            places[path] = "text"
-            layers = range(module.fusion_layer, module.bert_config.num_hidden_layers)
-            places |= {f"{path}.encoder.layer.{index}": "fusion" for index in layers}
-    return places
-
-
-def _part(work: Work, places: dict[str, Part]) -> Part:
-    paths = [path for scope in work.scopes for path in accumulate(scope.split("."), "{}.{}".format)]
-    found = [places[path] for path in paths if path in places]
-    if "momentum" in found:
-        return "momentum"
-    if "look_ahead" in work.scopes:
-        return "look_ahead"
-    return found[-1] if found else "heads"
+def _showing(task: Task, images: Sequence[Tensor]) -> Batch:
+    """Return a made-up batch of items that show these images; one that looks at several sees the same in all places."""
+    batch = task.example_batch(len(images))
+    image = torch.stack([*images])
+    places = batch["image"].numel() // image.numel()
+    return {**batch, "image": image.repeat_interleave(places, dim=0).view_as(batch["image"])}

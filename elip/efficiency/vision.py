@@ -1,18 +1,23 @@
 """What an image costs in a ViT under a token reducer."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from statistics import fmean, pstdev
+from typing import NamedTuple, cast
 
 import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from elip.efficiency.count import count_macs
+from elip.efficiency.count import Work, count_macs
 from elip.efficiency.look_ahead import LookAhead, looking_ahead_through
 from elip.efficiency.state import device_of, undisturbed
-from elip.models.vision import BlockTokens, VisionEncoder
+from elip.models.vision import BlockTokens, VisionEncoder, VisionOutput
 from elip.reducer import TokenReducer
+
+NOISE_IMAGES = 8
+"""Pictures of noise that stand for a data set where costs differ between images and none is given."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,30 @@ class BlockTrace:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How much the MACs in the image encoder differ between images.
+
+    Args:
+        images: how many were counted, one by one.
+        std: standard deviation.
+        least: of all.
+        most: of all.
+    """
+
+    images: int
+    std: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, totals: Sequence[float]) -> "Spread | None":
+        """Return the spread of the images' totals; None for a single one, which stands for all."""
+        return cls(len(totals), pstdev(totals), min(totals), max(totals)) if len(totals) > 1 else None
+
+
+@dataclass(frozen=True)
 class VisionCost:
-    """MACs of one image in one inference.
+    """MACs of one image in one inference; the mean where images differ.
 
     Args:
         total: everything, with what the reducer adds.
@@ -38,37 +65,59 @@ class VisionCost:
         norm: the part of it in normalisation layers.
         tokens: in each block.
         parameters: of encoder and reducer.
+        spread: of the total; None where all images cost the same.
     """
 
-    total: int
-    look_ahead: int
-    norm: int
+    total: float
+    look_ahead: float
+    norm: float
     tokens: list[BlockTrace]
     parameters: int
+    spread: Spread | None = None
 
     @property
-    def forward_backward(self) -> int:
+    def forward_backward(self) -> float:
         """MACs of a forward and a backward pass: the latter costs twice the former, and nothing for look-ahead."""
         return 3 * (self.total - self.look_ahead) + self.look_ahead
 
 
-def vision_cost(encoder: VisionEncoder, reducer: TokenReducer | None = None) -> VisionCost:
+class Pass(NamedTuple):
+    """One forward pass that was counted: its MACs and the tokens in each block of the image encoder."""
+
+    works: Counter[Work]
+    blocks: list[BlockTokens]
+
+
+def vision_cost(
+    encoder: VisionEncoder, reducer: TokenReducer | None = None, images: Sequence[Tensor] | None = None
+) -> VisionCost:
     """Return what one image costs, from patches to the classifier head if there is one.
 
     Args:
         encoder: with random weights or others.
         reducer: made for that encoder; None keeps all tokens. One that needs a text gets a made-up text [CLS].
+        images: [3, H, W] each, to take the mean over where the reducer keeps different numbers of tokens in different
+            images; None for noise. All others are counted once.
     """
-    model = _Classifier(encoder, reducer)
-    with undisturbed(model, training=False), looking_ahead_through(model.look_ahead, encoder), torch.no_grad():
-        works = count_macs(model, model.example())
+    model = Classifier(encoder, reducer)
+    with undisturbed(model, training=False), torch.no_grad():
+        passes = [model.count(model.example())]
+        if adaptive(passes[0].blocks):
+            passes = [model.count(model.example(image)) for image in images or model.noise(NOISE_IMAGES)]
+    works = sum((one.works for one in passes), Counter[Work]())
     return VisionCost(
-        total=sum(works.values()),
-        look_ahead=sum(macs for work, macs in works.items() if "look_ahead" in work.scopes),
-        norm=sum(macs for work, macs in works.items() if work.kind == "norm"),
-        tokens=token_trace(model.blocks),
+        total=sum(works.values()) / len(passes),
+        look_ahead=sum(macs for work, macs in works.items() if "look_ahead" in work.scopes) / len(passes),
+        norm=sum(macs for work, macs in works.items() if work.kind == "norm") / len(passes),
+        tokens=mean_trace([token_trace(one.blocks) for one in passes]),
         parameters=sum(p.numel() for p in model.parameters()),
+        spread=Spread.of([sum(one.works.values()) for one in passes]),
     )
+
+
+def adaptive(blocks: Iterable[BlockTokens]) -> bool:
+    """Return whether the numbers of tokens in a pass differ from image to image."""
+    return any(block.per_image is not None for block in blocks)
 
 
 def token_trace(blocks: Iterable[BlockTokens]) -> list[BlockTrace]:
@@ -78,7 +127,17 @@ def token_trace(blocks: Iterable[BlockTokens]) -> list[BlockTrace]:
     ]
 
 
-class _Classifier(nn.Module):
+def mean_trace(traces: Sequence[list[BlockTrace]]) -> list[BlockTrace]:
+    """Return the mean of several passes, block by block."""
+    if len(traces) == 1:
+        return traces[0]
+    return [
+        BlockTrace(fmean(block.attention for block in blocks), fmean(block.mlp for block in blocks))
+        for blocks in zip(*traces, strict=True)
+    ]
+
+
+class Classifier(nn.Module):
     """Encoder, reducer and head as one module that takes tensors only, and a place for look-ahead."""
 
     def __init__(self, encoder: VisionEncoder, reducer: TokenReducer | None) -> None:
@@ -89,14 +148,32 @@ class _Classifier(nn.Module):
         self.blocks: list[BlockTokens] = []
 
     def forward(self, image: Tensor, text_cls: Tensor | None = None) -> Tensor:
-        output = self.encoder(image, self.reducer, text_cls=text_cls)
-        self.blocks = output.blocks
-        return self.encoder.classify(output.embeds)
+        return self.encoder.classify(self.encode(image, text_cls).embeds)
 
-    def example(self) -> tuple[Tensor, ...]:
-        """Return one image, and a text [CLS] where the reducer needs one."""
-        patches, device = cast(PatchEmbed, self.encoder.patch_embed), device_of(self.encoder)
-        image = torch.randn(1, patches.proj.in_channels, *patches.img_size, device=device)
+    def loss(self, image: Tensor, text_cls: Tensor | None = None) -> Tensor:
+        """Return some loss of the classes, and the reducer's own."""
+        output = self.encode(image, text_cls)
+        return self.encoder.classify(output.embeds).square().mean() + sum(output.losses.values())
+
+    def encode(self, image: Tensor, text_cls: Tensor | None = None, *, track_source: bool = False) -> VisionOutput:
+        """Return the image's tokens; those of each block are kept in `blocks`."""
+        output = self.encoder(image, self.reducer, text_cls=text_cls, track_source=track_source)
+        self.blocks = output.blocks
+        return output
+
+    def count(self, inputs: tuple[Tensor, ...]) -> Pass:
+        """Return one pass, counted."""
+        with looking_ahead_through(self.look_ahead, self.encoder):
+            return Pass(count_macs(self, inputs), self.blocks)
+
+    def noise(self, count: int) -> Tensor:
+        """Return pictures of noise, [count, 3, H, W]."""
+        patches = cast(PatchEmbed, self.encoder.patch_embed)
+        return torch.randn(count, patches.proj.in_channels, *patches.img_size, device=device_of(self.encoder))
+
+    def example(self, image: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return a batch of one image, or of noise, and a text [CLS] where the reducer needs one."""
+        batch = self.noise(1) if image is None else image.unsqueeze(0).to(device_of(self.encoder))
         if self.reducer is None or not self.reducer.requires_text:
-            return (image,)
-        return image, torch.randn(1, self.encoder.width, device=device)
+            return (batch,)
+        return batch, torch.randn(1, self.encoder.width, device=batch.device)

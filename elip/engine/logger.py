@@ -9,7 +9,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -59,13 +59,22 @@ class RunLog:
         steps_per_epoch: to tell the epoch.
         samples_per_step: over all ranks, to tell the speed.
         every: steps between two entries; the first and the last step always have one.
+        figures: gives more to log, by name; called for each entry.
     """
 
     def __init__(
-        self, folder: Path, start: int, total_steps: int, steps_per_epoch: int, samples_per_step: int, every: int
+        self,
+        folder: Path,
+        start: int,
+        total_steps: int,
+        steps_per_epoch: int,
+        samples_per_step: int,
+        every: int,
+        figures: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._start, self._total_steps, self._steps_per_epoch = start, total_steps, steps_per_epoch
         self._samples_per_step, self._every = samples_per_step, every
+        self._figures = figures
         self._sinks: list[Sink] = [JsonLines(folder, start), TensorBoard(folder, start)] if rank() == 0 else []
         self._console = Console(start, total_steps)
         self._sinks.append(self._console)
@@ -84,6 +93,8 @@ class RunLog:
             return
         self._logged = step
         self._clock.lap()
+        with self.pause():
+            figures = self._figures()
         entry = {
             "event": "train",
             "step": step,
@@ -92,6 +103,7 @@ class RunLog:
             "loss": report.loss,
             **report.losses,
             **report.logs,
+            **figures,
             "grad_norm": report.grad_norm,
             "skipped": skipped,
             "images_per_second": speed,

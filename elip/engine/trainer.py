@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -36,12 +37,16 @@ class Trainer:
         task: built, on any device.
         config: all of it; the task's own.
         run: from `start_run`.
+        figures: gives more to log beside each logged step, by name; every process calls it.
     """
 
-    def __init__(self, task: Task, config: RunConfig, run: Run) -> None:
+    def __init__(
+        self, task: Task, config: RunConfig, run: Run, figures: Callable[[], Mapping[str, float]] = dict
+    ) -> None:
         self._task = task.to(run.device)
         self._config = config
         self._run = run
+        self._figures = figures
         self._loader = TrainLoader(task.train_dataset(), task.collate, config, run.device)
         train, per_epoch = config.train, self._loader.steps_per_epoch
         self._total_steps = min(train.epochs * per_epoch, train.max_steps or train.epochs * per_epoch)
@@ -159,6 +164,7 @@ class Trainer:
             steps_per_epoch=loader.steps_per_epoch,
             samples_per_step=loader.samples_per_step,
             every=self._config.train.log_every,
+            figures=self._figures,
         )
 
     def _progress(self) -> Progress:

@@ -1,6 +1,7 @@
 """Two ways to count the products of matrices in a forward pass that share nothing with the toolkit's."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -11,13 +12,20 @@ from elip.models.vision import VisionEncoder
 
 
 def torch_macs(module: nn.Module, inputs: Sequence[Any]) -> int:
-    """Return what torch's FlopCounterMode counts, with attention on the CPU, which it does not know, added."""
+    """Return what torch's FlopCounterMode counts; attention on the CPU and distances, which it lacks, are added."""
 
     def attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
         return sdpa_flop_count(query, key, value)
 
-    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+    def distances(x: Any, y: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+        return 2 * prod(x) * y[-2]
+
+    lacking = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        torch.ops.aten._cdist_forward: distances,
+        torch.ops.aten._euclidean_dist: distances,
+    }
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=lacking) as counter:
         module(*inputs)
     return counter.get_total_flops() // 2
 

@@ -1,5 +1,6 @@
 """Small encoders and reducers to cost."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,19 @@ class Peek(TokenReducer):
         self.own(tokens.x)
         half = round(tokens.x.shape[1] / 2)  # not every kind of size can be rounded
         return tokens.keep(torch.arange(half).expand(len(tokens.x), -1))
+
+
+class KeepBright(TokenReducer):
+    """Keeps the patches whose first feature is positive at block 1: other numbers in other images."""
+
+    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
+        if block != 1:
+            return tokens
+        bright = tokens.x[:, :, 0] > 0
+        order = bright.int().argsort(dim=1, descending=True, stable=True)
+        count = bright.sum(dim=1)
+        most = max(int(count.max()), 1)
+        return replace(tokens.keep(order[:, :most]), mask=torch.arange(most) < count.unsqueeze(1).clamp_min(1))
 
 
 class Classifier(nn.Module):

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from elip.config.schema import ReducerConfig
-from elip.efficiency.report import Record, Row, as_markdown, as_text, label, tables, to_csv, to_json, to_record
-from elip.efficiency.task import PassCost, TaskCost
-from elip.efficiency.vision import BlockTrace, VisionCost
+from elip.efficiency.parts import PassCost
+from elip.efficiency.properties import Properties
+from elip.efficiency.report import Record, Row, to_csv, to_json, to_record
+from elip.efficiency.tables import as_markdown, as_text, tables
+from elip.efficiency.task import TaskCost
+from elip.efficiency.vision import BlockTrace, Spread, VisionCost
 
 DENSE = VisionCost(
     total=4_000_000_000, look_ahead=0, norm=10_000_000, tokens=[BlockTrace(17, 17)] * 2, parameters=2_500_000
@@ -37,8 +40,11 @@ TASK = TaskCost(
 )
 
 
-def record(cost: Any, name: str = "none", **options: Any) -> Record:
-    return to_record(Row(ReducerConfig(name=name, **options), requires_text=name == "elip", cost=cost))
+PROPERTIES = Properties(added_parameters=1_500_000, drops_in_training=True, saved_bytes=2_000_000.4, has_source=False)
+
+
+def record(cost: Any, name: str = "none", properties: Properties | None = None, **options: Any) -> Record:
+    return to_record(Row(ReducerConfig(name=name, **options), cost, properties))
 
 
 VISION = [record(DENSE), record(REDUCED, "elip", full_look_ahead=True)]
@@ -48,6 +54,7 @@ def test_the_record_of_an_encoder_is_in_gmacs() -> None:
     assert VISION[1] == {
         "reducer": "elip",
         "options": {"full_look_ahead": True},
+        "label": "elip full_look_ahead=true",
         "requires_text": True,
         "unit": "GMACs",
         "vision_gmacs": 3.0,
@@ -55,6 +62,7 @@ def test_the_record_of_an_encoder_is_in_gmacs() -> None:
         "norm_gmacs": 0.008,
         "forward_backward_gmacs": 7.0,
         "parameters": 2_500_000,
+        "vision_spread": None,
         "tokens": [17, 9.5],
         "tokens_in_attention": [17, 17],
     }
@@ -85,7 +93,24 @@ def test_csv_has_a_line_for_each_reducer() -> None:
 
 
 def test_a_label_tells_reducers_of_one_name_apart() -> None:
-    assert [label(r) for r in VISION] == ["none", "elip full_look_ahead=true"]
+    (table,) = tables(VISION, VISION[0])
+    assert [row[0] for row in table.rows] == ["none", "elip full_look_ahead=true"]
+
+
+def test_images_that_differ_have_their_spread_in_record_and_table() -> None:
+    spread = Spread(images=8, std=250_000_000, least=2_600_000_000, most=3_400_000_000)
+    adaptive = record(replace(REDUCED, spread=spread), "random")
+    assert adaptive["vision_spread"] == {"images": 8, "std_gmacs": 0.25, "min_gmacs": 2.6, "max_gmacs": 3.4}
+    assert tables([adaptive], VISION[0])[0].rows[0][1] == "3.00 ± 0.25"
+
+
+def test_properties_are_in_the_record_and_have_a_table_of_their_own() -> None:
+    reducers = [record(DENSE, properties=replace(PROPERTIES, added_parameters=0)), record(REDUCED, "elip", PROPERTIES)]
+    assert reducers[1]["added_parameters"] == 1_500_000
+    assert reducers[1]["saved_bytes_per_image"] == 2_000_000
+    assert (reducers[1]["drops_in_training"], reducers[1]["source_map"]) == (True, False)
+    (table,) = tables(reducers, reducers[0])
+    assert table.rows[1] == ["elip", "3.00", "0.75", "9.5", "1.50", "yes", "yes", "2.0", "1.00", "no"]
 
 
 def test_the_table_of_encoders_has_its_unit_and_ratios_to_the_baseline() -> None:

@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from elip.config import config_from_dict
-from elip.efficiency.task import TaskCost, task_cost
+from elip.efficiency.state import unreduced
+from elip.efficiency.task import TaskCost, task_cost, train_step_macs
+from elip.reducer import NoReduction, ReductionContext
 from elip.registry import TASKS
 from elip.task import Task
+from elip.tokens import Tokens
+from tests.efficiency.models import KeepBright
 
 D, L, HEADS, E, Q, VOCAB, PATCHES = 32, 25, 2, 16, 40, 100, 16
 """Width of both encoders, tokens of a text, attention heads, joint width, queue, words, patches."""
@@ -150,3 +154,44 @@ def test_the_task_is_left_as_it_was() -> None:
     assert all(torch.equal(state[name], tensor) for name, tensor in task.state_dict().items())
     assert all(parameter.grad is None for parameter in task.parameters())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_buffers_that_a_pass_changes_are_put_back() -> None:
+    class Counting(NoReduction):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("passes", torch.zeros(()))
+
+        def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
+            self.passes += 1
+            return tokens
+
+    task = make_task()
+    task.model.albef.reducer = Counting()
+    task_cost(task)
+    assert task.model.albef.reducer.passes == 0
+
+
+def test_images_that_keep_different_numbers_are_averaged_over() -> None:
+    task = make_task()
+    task.model.albef.reducer = KeepBright()
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        left = [task.model.albef.encode_image(image.unsqueeze(0)).blocks[-1].mlp for image in images]
+    costs = [vision(17, n, n) for n in left]
+    cost = task_cost(task, list(images))
+    assert cost.inference.vision == pytest.approx(sum(costs) / 3)
+    assert cost.inference.fusion == pytest.approx(sum(fusion(1, n) for n in left) / 3)
+    assert cost.spread is not None
+    assert (cost.spread.least, cost.spread.most) == (min(costs), max(costs))
+    # batches of two, filled up with the first image: each is padded to the longer one
+    padded = [max(left[0], left[1]), max(left[2], left[0])]
+    assert cost.train_forward.vision == pytest.approx(sum(vision(17, n, n) for n in padded) / 2)
+
+
+def test_a_training_step_by_itself_costs_what_it_does_among_all(dense: TaskCost, reduced: TaskCost) -> None:
+    task = make_task(ELIP)
+    assert train_step_macs(task) == reduced.train_step
+    with unreduced(task):
+        assert train_step_macs(task) == dense.train_step
+    assert train_step_macs(task) == reduced.train_step

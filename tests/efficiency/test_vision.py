@@ -5,13 +5,13 @@ import timm
 import torch
 
 from elip.config.schema import VisionConfig
-from elip.efficiency.vision import BlockTrace, vision_cost
+from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Spread, vision_cost
 from elip.models.vision import VisionEncoder
 from elip.reducer import EncoderInfo, Needs, ReductionContext, TokenReducer
 from elip.registry import REDUCERS
 from elip.tokens import Tokens
-from tests.efficiency.counts import look_ahead_macs
-from tests.efficiency.models import Peek, make_encoder, make_reducer
+from tests.efficiency.counts import look_ahead_macs, vit_macs
+from tests.efficiency.models import KeepBright, Peek, make_encoder, make_reducer
 
 
 def published(name: str, image_size: int = 224) -> VisionEncoder:
@@ -67,6 +67,39 @@ class AfterAttention(TokenReducer):
 def test_a_reduction_inside_a_block_tells_its_attention_from_its_mlp() -> None:
     tokens = vision_cost(make_encoder(), AfterAttention()).tokens
     assert tokens == [BlockTrace(17, 17), BlockTrace(17, 7), BlockTrace(7, 7)]
+
+
+def test_a_reducer_whose_counts_differ_between_images_costs_their_mean_and_has_a_spread() -> None:
+    torch.manual_seed(0)
+    encoder, images = make_encoder(), torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        left = [encoder(image.unsqueeze(0), KeepBright()).blocks[-1].mlp for image in images]
+    assert len(set(left)) > 1
+    norm = [5 * 32 * (2 * 17 + 5 * n) for n in left]  # two in each of three blocks, and the last one
+    costs = [vit_macs(encoder, [17, n, n], [17, n, n]) + k for n, k in zip(left, norm, strict=True)]
+
+    cost = vision_cost(encoder, KeepBright(), list(images))
+    assert cost.total == pytest.approx(sum(costs) / 3)
+    assert cost.tokens[-1].mlp == pytest.approx(sum(left) / 3)
+    assert cost.spread is not None
+    assert (cost.spread.images, cost.spread.least, cost.spread.most) == (3, min(costs), max(costs))
+    assert cost.spread.std == pytest.approx(torch.tensor(costs, dtype=torch.float64).std(correction=0).item())
+
+
+def test_without_images_the_mean_is_over_noise() -> None:
+    cost = vision_cost(make_encoder(), KeepBright())
+    assert cost.spread is not None
+    assert cost.spread.images == NOISE_IMAGES
+
+
+def test_reducers_that_keep_the_same_number_everywhere_are_counted_once() -> None:
+    class NoImage:
+        def __iter__(self) -> None:
+            pytest.fail("an image was asked for")
+
+    cost = vision_cost(make_encoder(), make_reducer("random", make_encoder()), NoImage())
+    assert cost.spread is None
+    assert Spread.of([1.0]) is None
 
 
 def test_the_encoder_is_left_as_it_was() -> None:

@@ -6,15 +6,18 @@ import re
 import shlex
 from pathlib import Path
 from textwrap import dedent
+from unittest import mock
 
 import pytest
 
+from elip.registry import REDUCERS
 from tools import flops
 
 from .conftest import Command
 
 TINY_VIT = ["--vit", "vit_tiny_patch16_224", "--image-size", "64"]
 """12 blocks of 16 + 1 tokens."""
+NO_CLASS_TOKEN = "vit_little_patch16_reg1_gap_256"
 ELIP = "{name: elip, begin: [1, 2], look_ahead: [2, 1], keep_ratio: [0.75, 0.5]}"
 
 
@@ -118,6 +121,109 @@ def test_pretrained_weights_of_a_config_are_not_fetched(
     assert record["inference_gmacs"] > 0
 
 
+def test_all_stands_for_every_reducer_there_is_after_the_baseline(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [record["reducer"] for record in run_json(capsys, *TINY_VIT, "--reducer", "all")]
+    assert names == ["none", *(name for name in REDUCERS.names() if name != "none")]
+
+
+def test_of_all_reducers_those_that_do_not_fit_the_vit_are_left_out_with_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert flops.main(["--vit", "vit_tiny_patch16_224", "--reducer", "{name: elip, begin: [20]}"]) == 2
+    capsys.readouterr()
+    assert flops.main(["--vit", NO_CLASS_TOKEN, "--image-size", "64", "--reducer", "all"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^random +\S+", out, re.MULTILINE)
+    assert re.search(r"^elip is left out: reducer 'elip' scores patches by .* class token", out, re.MULTILINE)
+
+
+def test_parameters_are_found_that_meet_a_budget_and_can_be_given_again(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--reducer", "{name: random, begin: [2, 6], keep_ratio: 0.5}", "--target-gmacs", "0.08"]
+    (found,) = run_json(capsys, *TINY_VIT, *asked)
+    assert 0.075 < found["vision_gmacs"] <= 0.08
+    assert found["options"]["begin"] == [2, 6]
+
+    assert flops.main([*TINY_VIT, *asked]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^random begin=\[2, 6\] keep_ratio=0\.5 +0\.0[78]", out, re.MULTILINE)
+    again = re.search(r"^random .* with --reducer '(.*)'$", out, re.MULTILINE)
+    assert again is not None
+    assert run_json(capsys, *TINY_VIT, "--reducer", again[1]) == [{**found, "label": mock.ANY}]
+
+
+def test_a_config_is_planned_for_its_image_encoder(
+    config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = ["--reducer", "{name: random, begin: [1, 2], keep_ratio: [0.75, 0.5]}"]
+    dense, free = run_json(capsys, "--config", str(config), *tiny, "--reducer", "none", *random)
+    budget = (dense["vision_gmacs"] + free["vision_gmacs"]) / 2
+    (found,) = run_json(capsys, "--config", str(config), *tiny, *random, "--target-gmacs", str(budget))
+    assert free["vision_gmacs"] < found["vision_gmacs"] <= budget
+    assert free["train_step_gmacs"] < found["train_step_gmacs"] < dense["train_step_gmacs"]
+
+
+def test_properties_have_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flops.main([*TINY_VIT, "--reducer", "random", "--properties", "--markdown", "-"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split(" | ")[4:8] == [
+        "parameters added, M",
+        "needs text",
+        "drops in training",
+        "saved for backward, MB",
+    ]
+    assert re.match(r"\| random \| .* \| 0\.00 \| no \| yes \| .* \| yes \|$", lines[5])
+
+
+ADAPTIVE = """
+from dataclasses import replace
+
+import torch
+
+from elip.reducer import TokenReducer
+from elip.registry import REDUCERS
+
+
+@REDUCERS.register("flops_bright")
+class KeepBright(TokenReducer):
+    \"\"\"Keep patches whose picture is bright.\"\"\"
+
+    def __init__(self, encoder):
+        super().__init__()
+
+    def before_block(self, block, tokens, context):
+        if block != 1:
+            return tokens
+        bright = tokens.x[:, :, 0] > 0
+        order = bright.int().argsort(dim=1, descending=True)
+        count = bright.sum(dim=1).clamp_min(1)
+        most = int(count.max())
+        return replace(tokens.keep(order[:, :most]), mask=torch.arange(most) < count.unsqueeze(1))
+"""
+
+
+def test_a_reducer_that_keeps_different_numbers_is_averaged_over_pictures(
+    digits: Path, tmp_path: Path, config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "bright.py"
+    plugin.write_text(ADAPTIVE)
+    reducer = ["--plugins", str(plugin), "--reducer", "flops_bright"]
+    pictures = [str(digits / "images"), str(digits / "retrieval_val.json")]
+    for data, images in zip(pictures, (9, 6), strict=True):
+        root = ["--image-root", str(digits / "images")]
+        (record,) = run_json(capsys, *TINY_VIT, *reducer, "--data", data, *root, "--images", "9")
+        spread = record["vision_spread"]
+        assert spread["images"] == images
+        assert spread["min_gmacs"] <= record["vision_gmacs"] <= spread["max_gmacs"]
+
+    assert flops.main([*TINY_VIT, *reducer]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^flops_bright +\S+ ± \S+", out, re.MULTILINE)
+    assert "mean of 8 images of noise under random weights" in out
+
+    (record,) = run_json(capsys, "--config", str(config), *tiny, *reducer, "--data", pictures[1])
+    assert record["vision_spread"]["images"] == 6  # found under the config's data.image_root
+
+
 def test_a_reducer_from_a_file_is_costed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plugin = tmp_path / "half.py"
     plugin.write_text(
@@ -162,6 +268,14 @@ def test_a_reducer_from_a_file_is_costed(tmp_path: Path, capsys: pytest.CaptureF
         ([*TINY_VIT, "--plugins", "nowhere.py"], r"there is no file .*nowhere\.py"),
         (["--config", "nowhere.yaml"], r"there is no config file nowhere\.yaml"),
         (["--config", "a.yaml", "--image-size", "64"], r"give model\.vision\.image_size=PX"),
+        (["--config", "a.yaml", "--weights", "timm"], r"give model\.vision\.weights=FILE"),
+        (["--config", "a.yaml", "--properties"], r"--properties goes with --vit"),
+        ([*TINY_VIT, "--target-gmacs", "0.08"], r"--target-gmacs: name the reducers .*--reducer tome"),
+        ([*TINY_VIT, "--reducer", "random", "--target-gmacs", "0"], r"--target-gmacs: expected a number above 0"),
+        ([*TINY_VIT, "--reducer", "random", "--target-gmacs", "9"], r"needs no reduction by 'random'"),
+        ([*TINY_VIT, "--reducer", "random", "--target-gmacs", "0.001"], r"out of reach for reducer 'random'"),
+        ([*TINY_VIT, "--images", "0"], r"--images: expected a number of pictures, got 0"),
+        ([*TINY_VIT, "--data", "nowhere.json"], r"nowhere\.json"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +289,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.C
 
 def test_every_example_of_the_help_is_a_command_that_is_understood() -> None:
     examples = flops.EPILOG.strip().splitlines()[1:]
-    assert len(examples) == 4
+    assert len(examples) == 7
     for example in examples:
         python, tool, *args = shlex.split(example)
         assert (python, tool) == ("python", "tools/flops.py")
