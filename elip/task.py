@@ -67,15 +67,15 @@ class EvalResult:
 
     Args:
         metrics: named figures; recall and accuracy in percent.
-        chance: what guessing would reach, for those metrics where that is known.
         predictions: one JSON-serialisable object per item, in the order of the data set.
         pictures: named sheets for people, [H, W, 3] uint8.
+        chance: what guessing would reach, for those metrics where that is known.
     """
 
     metrics: dict[str, float]
-    chance: dict[str, float] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    chance: dict[str, float] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):

@@ -1,11 +1,14 @@
-"""Pictures for people: which patches of an image are left after each reduction."""
+"""Pictures for people: which patches of an image are left, and the best and the worst that a model does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import fill
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,6 +17,60 @@ from elip.data.transforms import to_pixels
 MAX_STAGES = 4
 GREY, FADE = 0.75, 0.12
 """What covers a dropped patch, and how much of it still shines through."""
+TILE_INCHES = 1.9
+TEXT_TILES, TEXT_CHARS = 1.4, 26
+"""Width of the column of texts, in tiles and in characters."""
+
+
+class Box(NamedTuple):
+    """A rectangle on a picture, its edges as shares of the picture's width and height, from the left and the top."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    colour: str = "lime"
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of an `examples_sheet`: K pictures that belong together, and what is said of them.
+
+    All examples of a sheet have the same K, and all or none of them have `kept`, and `heat`.
+
+    Args:
+        image: normalised, [K, 3, H, W].
+        title: in bold above the text.
+        lines: text beside the pictures, each one wrapped.
+        kept: [K, rows, columns] bool, patches that still have a token to themselves; None to show none.
+        heat: [K, rows, columns] of any grid, >= 0, the largest value the hottest; None to show none.
+        boxes: to draw on the first picture.
+    """
+
+    image: Tensor
+    title: str
+    lines: Sequence[str]
+    kept: Tensor | None = None
+    heat: Tensor | None = None
+    boxes: Sequence[Box] = ()
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One picture [3, H, W] in [0, 1] with what stands above, below and on it."""
+
+    picture: Tensor
+    above: str = ""
+    below: str = ""
+    heat: Tensor | None = None
+    boxes: Sequence[Box] = ()
+
+
+class _Row(NamedTuple):
+    tiles: list[_Tile]
+    title: str
+    lines: Sequence[str]
 
 
 def cover_dropped(image: Tensor, kept: Tensor) -> Tensor:
@@ -27,7 +84,7 @@ def cover_dropped(image: Tensor, kept: Tensor) -> Tensor:
 
 
 def kept_patches_sheet(image: Tensor, captions: Sequence[str], kept: Mapping[int, Tensor]) -> np.ndarray:
-    """Return a sheet with one row an example: the image, its caption, the patches kept after each reduction.
+    """Return a sheet with one row an example: the image, the patches kept after each reduction, its caption.
 
     Args:
         image: normalised, [B, 3, H, W].
@@ -37,33 +94,105 @@ def kept_patches_sheet(image: Tensor, captions: Sequence[str], kept: Mapping[int
     Returns:
         [height, width, 3] uint8
     """
-    image = to_pixels(image.cpu()) / 255
+    image = _shown(image)
     blocks = sorted(kept)
     if len(blocks) > MAX_STAGES:
         blocks = [blocks[i] for i in np.linspace(0, len(blocks) - 1, MAX_STAGES).round().astype(int)]
-    columns = [image, *(cover_dropped(image, kept[block].cpu()) for block in blocks)]
-    titles = ["image", *(f"after reduction at block {block}" for block in blocks)]
-    tile = 1.9
-    figure = Figure(figsize=(tile * (len(columns) + 1.4), (tile + 0.15) * len(image) + 0.3), dpi=100)
-    axes = figure.subplots(
-        len(image), len(columns) + 1, squeeze=False, gridspec_kw={"width_ratios": [*[1] * len(columns), 1.4]}
-    )
-    for row, caption in enumerate(captions):
-        for column, pictures in enumerate(columns):
-            share = "" if column == 0 else f"{kept[blocks[column - 1]][row].float().mean():.0%} of patches"
-            _tile(axes[row, column], pictures[row], titles[column] if row == 0 else "", share)
-        axes[row, -1].axis("off")
-        axes[row, -1].text(0.02, 0.5, fill(caption, 26), va="center", fontsize=9)
+    columns = [[_Tile(picture, "image") for picture in image]]
+    for block in blocks:
+        covered, above = cover_dropped(image, kept[block].cpu()), f"after reduction at block {block}"
+        columns.append([_Tile(c, above, _share(k)) for c, k in zip(covered, kept[block], strict=True)])
+    return _sheet([_Row(list(tiles), "", [text]) for *tiles, text in zip(*columns, captions, strict=True)])
+
+
+def examples_sheet(examples: Sequence[Example], names: Sequence[str] = ("image",)) -> np.ndarray:
+    """Return a sheet with one row an example: its pictures as they are, kept patches, heat maps, title and lines.
+
+    Args:
+        examples: at least one.
+        names: of the K pictures of an example.
+
+    Returns:
+        [height, width, 3] uint8
+    """
+    return _sheet([_Row(_example_tiles(one, names), one.title, one.lines) for one in examples])
+
+
+def best_and_worst(quality: Tensor, count: int) -> tuple[list[int], list[int]]:
+    """Return the places of the best items, best first, and of the worst, worst first; none is in both.
+
+    Args:
+        quality: [N], the higher the better.
+        count: places in both lists together, fewer if there are not as many.
+    """
+    order = quality.argsort(descending=True, stable=True).tolist()
+    count = min(count, len(order))
+    num_best = (count + 1) // 2
+    return order[:num_best], order[::-1][: count - num_best]
+
+
+def _example_tiles(example: Example, names: Sequence[str]) -> list[_Tile]:
+    image, tiles = _shown(example.image), []
+    covered = None if example.kept is None else cover_dropped(image, example.kept.cpu())
+    for k, (picture, name) in enumerate(zip(image, names, strict=True)):
+        tiles.append(_Tile(picture, name, boxes=example.boxes if k == 0 else ()))
+        if covered is not None and example.kept is not None:
+            tiles.append(_Tile(covered[k], f"{name}: patches kept", _share(example.kept[k])))
+        if example.heat is not None:
+            tiles.append(_Tile(picture, f"{name}: heat map", heat=example.heat[k]))
+    return tiles
+
+
+def _shown(image: Tensor) -> Tensor:
+    """Return normalised images as they look, in [0, 1] on the CPU."""
+    return to_pixels(image.cpu()) / 255
+
+
+def _share(kept: Tensor) -> str:
+    return f"{kept.float().mean():.0%} of patches"
+
+
+def _sheet(rows: Sequence[_Row]) -> np.ndarray:
+    """Return the rows drawn below each other, each with its text on the right."""
+    num_tiles = len(rows[0].tiles)
+    size = (TILE_INCHES * (num_tiles + TEXT_TILES), (TILE_INCHES + 0.15) * len(rows) + 0.3)
+    figure = Figure(figsize=size, dpi=100)
+    widths = [*[1] * num_tiles, TEXT_TILES]
+    axes = figure.subplots(len(rows), num_tiles + 1, squeeze=False, gridspec_kw={"width_ratios": widths})
+    for number, row in enumerate(rows):
+        for axis, tile in zip(axes[number], row.tiles, strict=False):
+            _draw(axis, tile, tile.above if number == 0 else "")
+        _write(axes[number, -1], row)
     figure.tight_layout(pad=0.4)
     return _pixels(figure)
 
 
-def _tile(axis, picture: Tensor, title: str, below: str) -> None:  # type: ignore[no-untyped-def]
-    axis.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
+def _draw(axis: Any, tile: _Tile, above: str) -> None:
+    height, width = tile.picture.shape[-2:]
+    edges = (0, width, height, 0)
+    axis.imshow(tile.picture.permute(1, 2, 0).numpy(), interpolation="nearest", extent=edges)
+    if tile.heat is not None:
+        heat = tile.heat.float().cpu().numpy()
+        axis.imshow(heat, cmap="jet", alpha=0.5, interpolation="bilinear", extent=edges, vmin=0)
+    for box in tile.boxes:
+        corner, size = (box.left * width, box.top * height), (box.right - box.left, box.bottom - box.top)
+        axis.add_patch(
+            Rectangle(corner, size[0] * width, size[1] * height, fill=False, edgecolor=box.colour, linewidth=1.5)
+        )
+        axis.text(*corner, box.label, color=box.colour, fontsize=6, va="bottom", parse_math=False)
     axis.set_xticks([])
     axis.set_yticks([])
-    axis.set_title(title, fontsize=8)
-    axis.set_xlabel(below, fontsize=7, labelpad=1)
+    axis.set_title(above, fontsize=8, parse_math=False)
+    axis.set_xlabel(tile.below, fontsize=7, labelpad=1)
+
+
+def _write(axis: Any, row: _Row) -> None:
+    """Write title and lines; as they are, since a user's text may hold what matplotlib takes for a formula."""
+    axis.axis("off")
+    lines = "\n".join(fill(line, TEXT_CHARS) for line in row.lines)
+    if row.title:
+        axis.text(0.02, 0.98, fill(row.title, TEXT_CHARS), va="top", fontsize=9, fontweight="bold", parse_math=False)
+    axis.text(0.02, 0.5, lines, va="center", fontsize=9, parse_math=False)
 
 
 def _pixels(figure: Figure) -> np.ndarray:

@@ -1,5 +1,5 @@
 """Tasks, one file each. Importing this package registers them all."""
 
-from tasks import pretrain
+from tasks import nlvr, nlvr_pretrain, pretrain, ve
 
-__all__ = ["pretrain"]
+__all__ = ["nlvr", "nlvr_pretrain", "pretrain", "ve"]

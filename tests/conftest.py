@@ -24,6 +24,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(digits: Path, tmp_path: Path) -> list[str]:
     """Overrides that turn configs/demo/pretrain.yaml into a run of seconds, in a folder of its own."""
+    return tiny_run(digits, tmp_path)
+
+
+def tiny_run(digits: Path, folder: Path) -> list[str]:
+    """Return the overrides of `tiny` for a run under `folder`."""
     return [
         f"data.image_root={digits}/images",
         f"data.train=[{digits}/pretrain_train.json]",
@@ -43,5 +48,5 @@ def tiny(digits: Path, tmp_path: Path) -> list[str]:
         "train.batch_size=8",
         "train.epochs=2",
         "train.log_every=1",
-        f"output_dir={tmp_path}/run",
+        f"output_dir={folder}/run",
     ]

@@ -61,15 +61,15 @@ def draw_caption(caption: str | list[str], rng: random.Random, max_words: int) -
     return usable_caption(caption if isinstance(caption, str) else rng.choice(caption), max_words)
 
 
-def usable_caption(caption: str, max_words: int) -> str:
-    """Return the cleaned caption.
+def usable_caption(caption: str, max_words: int, field: str = "caption") -> str:
+    """Return the cleaned caption, which an item holds in `field`.
 
     Raises:
         DataError: nothing is left of it.
     """
     text = clean_caption(caption, max_words)
     if not text.strip():
-        raise DataError(f"field 'caption' is empty after cleaning: {shorten(caption)}")
+        raise DataError(f"field {field!r} is empty after cleaning: {shorten(caption)}")
     return text
 
 

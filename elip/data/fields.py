@@ -5,8 +5,8 @@
         caption: str | list[str]
         image_id: NotRequired[str | int]
 
-Take `TypedDict` and `NotRequired` from `typing_extensions`. Fields may be str, int, float, lists of these, unions and
-`Literal`s; an item may hold other fields too.
+Take `TypedDict` and `NotRequired` from `typing_extensions`. Fields may be str, int, float, lists of these, also of a
+fixed length (`tuple[str, str]`), unions and `Literal`s; an item may hold other fields too.
 """
 
 import json
@@ -38,8 +38,9 @@ def describe(shape: Any) -> str:
         return " or ".join(describe(arg) for arg in args)
     if origin is Literal:
         return " or ".join(repr(arg) for arg in args)
-    if origin is list:
-        return f"a list of {_WORDS_FOR_MANY.get(args[0], 'lists' if get_origin(args[0]) is list else 'objects')}"
+    if origin in (list, tuple):
+        what = _WORDS_FOR_MANY.get(args[0], "lists" if get_origin(args[0]) is list else "objects")
+        return f"a list of {len(args)} {what}" if origin is tuple else f"a list of {what}"
     return _WORDS.get(shape, "an object {...}")
 
 

@@ -84,9 +84,10 @@ class Albef(nn.Module):
         return self.visual_encoder(image, reducer if reduce else None, text_cls=text_cls, **options)
 
     @property
-    def wants_teacher(self) -> bool:
-        """Whether the reducer wants scores and tokens of the momentum twin."""
-        return self.reducer is not None and self.reducer.uses_teacher
+    def teacher_rows(self) -> tuple[int, ...]:
+        """Blocks of the momentum twin whose CLS attention the reducer wants: the last one, or none."""
+        wanted = self.reducer is not None and self.reducer.uses_teacher
+        return (self.visual_encoder.depth - 1,) if wanted else ()
 
     def image_feat(self, embeds: Tensor) -> Tensor:
         """Return unit features from CLS, or from the mean token of a ViT without one: [B, P + N, D] to [B, E]."""

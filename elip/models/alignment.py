@@ -29,11 +29,8 @@ class MomentumFeatures:
     vision: VisionOutput
 
     def guidance(self) -> dict[str, Any]:
-        """Return what a reducer may learn from the twin: scores [B, P] of the patches and their tokens [B, P, D]."""
-        if not self.vision.cls_rows:
-            return {}
-        (row,) = self.vision.cls_rows.values()
-        return {"scores": row.mean(dim=1), "teacher": self.vision.tokens.x}
+        """Return what a reducer may learn from the twin, as options of the image encoder."""
+        return self.vision.guidance()
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,7 @@ class AlignmentModel(nn.Module):
             image: [B, 3, H, W].
             text: [B, L, D], from the twin's own text layers.
         """
-        last = self.slow.visual_encoder.depth - 1
-        wanted = (last,) if self.albef.wants_teacher else ()
-        output = self.slow.encode_image(image, text[:, 0], reduce=reduce, cls_rows=wanted)
+        output = self.slow.encode_image(image, text[:, 0], reduce=reduce, cls_rows=self.albef.teacher_rows)
         return MomentumFeatures(self.slow.image_feat(output.embeds), self.slow.text_feat(text), output)
 
     def contrast(self, image_feat: Tensor, text_feat: Tensor, keys: MomentumFeatures) -> Similarities:

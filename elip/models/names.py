@@ -7,21 +7,23 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_ENCODERS = {
+_TWINNED = {
     "visual_encoder.": "albef.visual_encoder.",
     "text_encoder.bert.": "albef.text_encoder.",
     "text_encoder.cls.predictions.transform.": "mlm_head.",
     "text_encoder.cls.predictions.bias": "mlm_head.bias",
     "vision_proj.": "albef.vision_proj.",
     "text_proj.": "albef.text_proj.",
+    "cls_head.": "cls_head.",
 }
 _RENAMES = {
-    **_ENCODERS,
+    **_TWINNED,
     **{
         theirs.replace(".", "_m.", 1): f"momentum.{ours}"  # visual_encoder. -> visual_encoder_m.
-        for theirs, ours in _ENCODERS.items()
+        for theirs, ours in _TWINNED.items()
     },
     "itm_head.": "itm_head.",
+    "ta_head.": "ta_head.",
     "temp": "temp",
     "image_queue": "queues.image",
     "text_queue": "queues.text",

@@ -65,6 +65,16 @@ class VisionOutput:
             return None
         return F.pad(self.tokens.mask, (self.embeds.shape[1] - self.tokens.num_tokens, 0), value=True)
 
+    def guidance(self) -> dict[str, Tensor]:
+        """Return what the reducer of another encoder may learn from this pass, as options of `VisionEncoder.forward`.
+
+        These are scores [B, P] of the patches and their tokens [B, P, D]; nothing if no CLS attention was asked for.
+        """
+        if not self.cls_rows:
+            return {}
+        (row,) = self.cls_rows.values()
+        return {"scores": row.mean(dim=1), "teacher": self.tokens.x}
+
 
 class VisionEncoder(nn.Module):
     """A ViT that lets a reducer act before each block and between its attention and its MLP.

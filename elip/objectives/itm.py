@@ -34,17 +34,32 @@ def sample_negatives(sim_i2t: Tensor, sim_t2i: Tensor, same: Tensor | None = Non
         same: [B, B] bool, pairs that are no negatives; by default each row with itself.
     """
     if same is None:
-        same = torch.eye(len(sim_i2t), dtype=torch.bool, device=sim_i2t.device)
+        same = _itself(sim_i2t)
     valid = ~same.all(dim=1)
-    # Probabilities that the softmax rounds to zero stay possible: a row always has something to draw from.
-    tiny = torch.finfo(torch.float32).tiny
 
     def draw(sim: Tensor) -> Tensor:
-        weight = F.softmax(sim.float(), dim=1).clamp_min(tiny).masked_fill(same, 0)
+        weight = chance_of_negatives(sim, same)
         weight[~valid] = 1  # drawn and thrown away by the caller: no branch that depends on the data
         return torch.multinomial(weight, 1).squeeze(1)
 
     return Negatives(image=draw(sim_t2i), text=draw(sim_i2t), valid=valid)
+
+
+def chance_of_negatives(similarity: Tensor, same: Tensor | None = None) -> Tensor:
+    """Return for each row how likely each other one is to be drawn, [B, B], not normalised; 0 for what is no negative.
+
+    Args:
+        similarity: over temperature, [B, B].
+        same: [B, B] bool, pairs that are no negatives; by default each row with itself.
+    """
+    same = _itself(similarity) if same is None else same
+    # Probabilities that the softmax rounds to zero stay possible: a row always has something to draw from.
+    tiny = torch.finfo(torch.float32).tiny
+    return F.softmax(similarity.float(), dim=1).clamp_min(tiny).masked_fill(same, 0)
+
+
+def _itself(similarity: Tensor) -> Tensor:
+    return torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
 
 
 def itm_loss(positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from elip.objectives.distillation import distilled_cross_entropy
 
 IGNORE = -100
 """Label of places that are not predicted: PyTorch's default `ignore_index`."""
@@ -36,7 +37,7 @@ def mask_tokens(
 
 
 def mlm_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, alpha: float) -> Tensor:
-    """Return (1 - alpha) * cross-entropy + alpha * cross-entropy with the momentum model's distribution.
+    """Return the distilled cross-entropy of the words predicted, or 0 where none is.
 
     Args:
         logits: [M, vocabulary], of the predicted places only.
@@ -46,9 +47,4 @@ def mlm_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, alpha: floa
     """
     if len(labels) == 0:
         return logits.sum() * 0.0  # nothing was masked: a zero that keeps its place in the graph
-    logits = logits.float()
-    hard = F.cross_entropy(logits, labels)
-    if teacher is None:
-        return hard
-    soft = -(F.log_softmax(logits, dim=1) * F.softmax(teacher.float(), dim=1)).sum(dim=1).mean()
-    return (1 - alpha) * hard + alpha * soft
+    return distilled_cross_entropy(logits, labels, teacher, alpha)

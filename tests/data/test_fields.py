@@ -85,6 +85,7 @@ def test_checks_of_different_fields_have_different_fingerprints() -> None:
     [
         (list[list[float]], "a list of lists"),
         (list[Item], "a list of objects"),
+        (tuple[str, str], "a list of 2 texts"),
         (str | None, "text or null"),
         (Item, "an object {...}"),
     ],

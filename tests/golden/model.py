@@ -45,7 +45,8 @@ def golden_elip(folder: Path) -> dict[str, Any]:
 def golden_task(folder: Path, task: dict[str, Any], reducer: dict[str, Any], weights: str) -> Task:
     """Return the task with the reference's weights, in evaluation mode (the reference had dropout off)."""
     built = TASKS.build(task["name"], golden_config(folder, task, reducer))
-    state = {f"model.{name}": tensor for name, tensor in from_albef(load_file(folder / weights)).items()}
+    found = from_albef(load_file(folder / weights))
+    state = {f"model.{name}": found[name] for name in found}
     state.pop("model.idx_queue", None)
     missing, unexpected = built.load_state_dict(state, strict=False)
     assert not unexpected

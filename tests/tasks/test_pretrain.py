@@ -36,7 +36,7 @@ def buffers_and_parameters(task: Task) -> dict[str, Tensor]:
 
 
 def test_a_step_gives_the_three_losses_and_what_tensorboard_shows(tiny: list[str]) -> None:
-    task = make_task(tiny)
+    task = make_task(tiny, "task.alpha=0.4")
     output = task.training_step(make_batch(task), PROGRESS)
     assert list(output.losses) == ["loss_itc", "loss_itm", "loss_mlm"]
     assert output.logs["alpha"] == pytest.approx(0.4)

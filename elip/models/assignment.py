@@ -1,0 +1,65 @@
+"""Which of two images a text belongs to: the model of text assignment, which prepares an encoder of pairs for NLVR2.
+
+Li et al., "Align before Fuse", NeurIPS 2021, section 5 (NLVR2).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elip.models.albef import Albef
+from elip.models.classifier import Classified, fused_cls
+from elip.objectives.assignment import CHOICES, Pairs, draw_pairs
+
+
+class TextAssignment(nn.Module):
+    """ALBEF for pairs of images, with a head that assigns a text to the left image, the right one, or neither.
+
+    The projections and the temperature come from pre-training. They only say which images are alike, so that pairs
+    are hard to tell apart, and are not trained.
+
+    Args:
+        albef: the encoders, with projections and a `PairTextEncoder`.
+        temp: temperature of the draw.
+    """
+
+    def __init__(self, albef: Albef, temp: float) -> None:
+        super().__init__()
+        self.albef = albef
+        self.ta_head = nn.Linear(albef.text_encoder.width, len(CHOICES))
+        self.temp = nn.Parameter(torch.tensor(temp), requires_grad=False)
+        albef.vision_proj.requires_grad_(False)
+        albef.text_proj.requires_grad_(False)
+
+    def forward(self, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Classified:
+        """Return logits [T, 3] of texts with two images each; see `fused_cls`."""
+        fused = fused_cls(self.albef, image, ids, mask, **options)
+        return Classified(self.ta_head(fused.cls), fused.vision)
+
+    def assign(
+        self, image: Tensor, ids: Tensor, mask: Tensor, pairs: Pairs | None = None, **options: Any
+    ) -> tuple[Classified, Pairs]:
+        """Return logits [B, 3] of texts with two images of their batch, and which two.
+
+        Each image is encoded once, with its own text, whichever texts it meets then.
+
+        Args:
+            image: [B, 3, H, W].
+            ids, mask: [B, L], the text of each image.
+            pairs: the images that each text meets; None draws them, the more alike the more likely.
+            options: of the image encoder.
+        """
+        encoder = self.albef.text_encoder
+        text = encoder.encode(ids, mask)
+        vision = self.albef.encode_image(image, text[:, 0], **options)
+        if pairs is None:
+            pairs = self._draw(vision.embeds)
+        image_kv = encoder.project(vision.embeds, vision.mask)
+        fused = encoder.fuse(text, mask, image_kv, torch.stack([pairs.left, pairs.right]))
+        return Classified(self.ta_head(fused[:, 0]), vision), pairs
+
+    @torch.no_grad()
+    def _draw(self, embeds: Tensor) -> Pairs:
+        feat = self.albef.image_feat(embeds)
+        return draw_pairs(feat @ feat.T / self.temp)

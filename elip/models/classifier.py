@@ -1,0 +1,85 @@
+"""What visual entailment and NLVR2 share: classes told from the fused [CLS], under momentum distillation.
+
+Li et al., "Align before Fuse", NeurIPS 2021, sections 3.3 and 5.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from elip.models.albef import Albef
+from elip.models.momentum import MomentumTwins
+from elip.models.vision import VisionOutput
+
+
+class Fused(NamedTuple):
+    """Texts that have met their images: hidden state at [CLS], [T, D]; tokens of K * T images, all first ones first."""
+
+    cls: Tensor
+    vision: VisionOutput
+
+
+class Classified(NamedTuple):
+    """Logits [T, classes] of texts with their images; tokens of the K * T images, all first ones first."""
+
+    logits: Tensor
+    vision: VisionOutput
+
+
+def fused_cls(albef: Albef, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Fused:
+    """Return the fused [CLS] of texts that each go with the same number of images.
+
+    Args:
+        albef: its text encoder takes as many images a text.
+        image: [T, 3, H, W], or [T, K, 3, H, W] where each text goes with K images. All images of a text are encoded
+            with that text, for reducers that let it decide.
+        ids, mask: [T, L].
+        options: of the image encoder.
+    """
+    encoder = albef.text_encoder
+    text = encoder.encode(ids, mask)
+    num_images = 1 if image.dim() == 4 else image.shape[1]
+    if image.dim() == 5:
+        image = image.transpose(0, 1).flatten(0, 1)  # the first image of every text, then the second of every text
+    vision = albef.encode_image(image, text[:, 0].repeat(num_images, 1), **options)
+    fused = encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask))
+    return Fused(fused[:, 0], vision)
+
+
+class FusedClassifier(nn.Module):
+    """ALBEF with a classifier on the fused [CLS], and momentum twins of both.
+
+    Args:
+        albef: the encoders; with `PairTextEncoder`, texts go with two images.
+        num_classes: labels to tell apart.
+        momentum: decay of the twins per step.
+    """
+
+    def __init__(self, albef: Albef, num_classes: int, momentum: float) -> None:
+        super().__init__()
+        width = albef.text_encoder.width
+        self.albef = albef
+        self.cls_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, num_classes))
+        self.momentum = MomentumTwins(self.online(), momentum)
+
+    def online(self) -> dict[str, nn.Module]:
+        """Return the modules that have momentum twins."""
+        return {"albef": self.albef, "cls_head": self.cls_head}
+
+    @torch.no_grad()
+    def on_step_start(self) -> None:
+        """Let the twins follow; once per optimiser step, before its forward pass."""
+        self.momentum.follow(self.online())
+
+    def forward(self, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Classified:
+        """Return logits of texts with their images; see `fused_cls`."""
+        fused = fused_cls(self.albef, image, ids, mask, **options)
+        return Classified(self.cls_head(fused.cls), fused.vision)
+
+    @torch.no_grad()
+    def teach(self, image: Tensor, ids: Tensor, mask: Tensor) -> Classified:
+        """Return what the twins say of the same images, which they see whole, and texts."""
+        slow: Albef = self.momentum["albef"]  # type: ignore[assignment]
+        fused = fused_cls(slow, image, ids, mask, reduce=False, cls_rows=self.albef.teacher_rows)
+        return Classified(self.momentum["cls_head"](fused.cls), fused.vision)
