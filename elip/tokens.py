@@ -56,25 +56,31 @@ class Tokens:
 
     @property
     def sizes(self) -> Tensor:
-        """[B, N], how many patches each token stands for, in the tokens' dtype."""
-        return self.x.new_ones(self.x.shape[:2]) if self.size is None else self.size
+        """[B, N], how many patches each token stands for, in float32: half precision cannot count past 256."""
+        return self.x.new_ones(self.x.shape[:2], dtype=torch.float32) if self.size is None else self.size
 
     def with_x(self, x: Tensor) -> "Tokens":
         """Return the same tokens with other values. x: [B, N, D]."""
         return replace(self, x=x)
 
-    def keep(self, index: Tensor) -> "Tokens":
+    def keep(self, index: Tensor, mask: Tensor | None = None) -> "Tokens":
         """Return the tokens at `index`, in that order, without the others.
 
         Args:
             index: [B, K], places to keep, none twice.
+            mask: [B, K] bool, False for places of `index` whose tokens go, too, so that images may keep different
+                numbers; None for none.
         """
+        if mask is not None and self.mask is not None:
+            mask = mask & take(self.mask, index)
+        elif self.mask is not None:
+            mask = take(self.mask, index)
         return Tokens(
             x=take(self.x, index),
             grid=self.grid,
             size=None if self.size is None else take(self.size, index),
-            mask=None if self.mask is None else take(self.mask, index),
-            source=self._moved(index),
+            mask=mask,
+            source=self._moved(index, mask),
         )
 
     def keep_and_fuse(self, index: Tensor, rest: Tensor, weight: Tensor) -> "Tokens":
@@ -111,7 +117,7 @@ class Tokens:
             x: [B, M, D], the new tokens.
             group: [B, N], the new token that each old one is part of, in [0, M).
         """
-        size = x.new_zeros(x.shape[:2]).scatter_add(1, group, self.sizes.to(x.dtype))
+        size = x.new_zeros(x.shape[:2], dtype=torch.float32).scatter_add(1, group, self.sizes)
         source = None
         if self.source is not None:
             source = torch.where(self.source < 0, -1, group.gather(1, self.source.clamp_min(0)))
@@ -148,11 +154,11 @@ class Tokens:
         """Return which patches still have a token to themselves, on the patch grid: [B, rows, columns] bool."""
         return self.restore(self.sizes) == 1
 
-    def _moved(self, index: Tensor) -> Tensor | None:
-        """Source map after keeping `index`."""
+    def _moved(self, index: Tensor, mask: Tensor | None) -> Tensor | None:
+        """Source map after keeping `index` where there are tokens."""
         if self.source is None:
             return None
         place = torch.full(self.x.shape[:2], -1, dtype=torch.long, device=self.x.device)
         new = torch.arange(index.shape[1], device=index.device).expand_as(index)
-        place = place.scatter(1, index, new)
+        place = place.scatter(1, index, new if mask is None else new.where(mask, -1))
         return torch.where(self.source < 0, -1, place.gather(1, self.source.clamp_min(0)))

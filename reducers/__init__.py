@@ -1,5 +1,41 @@
 """Token reducers, one file a method. Importing this package registers them all."""
 
-from reducers import elip, none, random
+from reducers import (
+    ats,
+    dpcknn,
+    dynamicvit,
+    elip,
+    evit,
+    kmedoids,
+    none,
+    patchmerger,
+    pitome,
+    pool,
+    random,
+    sinkhorn,
+    sit,
+    tofu,
+    tome,
+    topk,
+    trips,
+)
 
-__all__ = ["elip", "none", "random"]
+__all__ = [
+    "ats",
+    "dpcknn",
+    "dynamicvit",
+    "elip",
+    "evit",
+    "kmedoids",
+    "none",
+    "patchmerger",
+    "pitome",
+    "pool",
+    "random",
+    "sinkhorn",
+    "sit",
+    "tofu",
+    "tome",
+    "topk",
+    "trips",
+]

@@ -1,11 +1,12 @@
 """The small ViT of the reducers' reference numbers, and how one of its passes is compared."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import timm
 import torch
 from safetensors import safe_open
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from elip.models.vision import VisionEncoder, VisionOutput
 from elip.reducer import TokenReducer
+from elip.tokens import Tokens
 
 TOKENS = {"rtol": 0.0, "atol": 1e-4}
 LOGITS = {"rtol": 0.0, "atol": 5e-5}
@@ -90,3 +92,30 @@ def assert_same_pass(encoder: VisionEncoder, reducer: TokenReducer | None, expec
         )
     torch.testing.assert_close(output.embeds, expected["norm"], **TOKENS)
     torch.testing.assert_close(encoder.classify(output.embeds), expected["logits"], **LOGITS)
+
+
+def places_kept(encoder: VisionEncoder, reducer: TokenReducer, image: Tensor) -> dict[int, list[list[int]]]:
+    """Return which of the patch tokens that arrived each block let go on alone, in their new order, image by image."""
+    kept: dict[int, list[list[int]]] = {}
+
+    def watched(hook: Callable[..., Tokens]) -> Callable[..., Tokens]:
+        def call(block: int, tokens: Tokens, *rest: Any) -> Tokens:
+            fresh = Tokens.start(tokens.x, (1, tokens.num_tokens), track_source=True)
+            after = hook(block, replace(fresh, mask=tokens.mask), *rest)
+            if after.source is not None and after.source is not fresh.source:
+                kept[block] = [_alone(source, after.num_tokens) for source in after.source]
+            return replace(after, grid=tokens.grid, source=None)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("before_block", "after_attention"):
+            patch.setattr(reducer, name, watched(getattr(reducer, name)))
+        stream(encoder, image, reducer)
+    return kept
+
+
+def _alone(source: Tensor, num_tokens: int) -> list[int]:
+    """Return the place that each token came from, of those tokens that came from one place. source: [places]."""
+    members = [(source == token).nonzero().flatten().tolist() for token in range(num_tokens)]
+    return [places[0] for places in members if len(places) == 1]

@@ -1,0 +1,136 @@
+"""K-Medoids: keep the patches in the middle of clusters.
+
+Marin et al., "Token Pooling in Vision Transformers", 2021, arXiv:2110.03860, section 4.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from elip.errors import ElipError
+from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.registry import REDUCERS
+from elip.schedule import KeepSchedule, Ratios
+from elip.tokens import Tokens
+
+
+@REDUCERS.register("kmedoids")
+class KMedoids(TokenReducer):
+    """Keep the medoids of clusters of patches in front of some blocks; the others are dropped.
+
+    As in the reference numbers' code, a new medoid is the member with the least weighted distance to all patches, not
+    only to those of its cluster. With weights by attention, the block in front of each stage gives up fused attention.
+
+    Args:
+        encoder: the encoder to reduce.
+        begin: blocks to reduce in front of, counted from 0; from 1 if weights come from attention.
+        keep_ratio: clusters of each, as a share of the image's initial patches, in (0, 1].
+        iterations: of assignment and choice of new medoids.
+        weights: attention paid to each patch in the block before, summed over heads and queries, which also picks the
+            first medoids; or equal, where the first medoids are patches far from each other.
+        first_medoid: with equal weights, the place of each stage's very first medoid: one number, or one a stage.
+        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+    """
+
+    paper = "Marin et al., 2021, arXiv:2110.03860"
+    schedule: KeepSchedule
+
+    def __init__(
+        self,
+        encoder: EncoderInfo,
+        *,
+        begin: Sequence[int] = (3, 6, 9),
+        keep_ratio: Ratios = 0.7,
+        iterations: int = 3,
+        weights: Literal["attention", "equal"] = "attention",
+        first_medoid: int | Sequence[int] = 0,
+        warmup: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.schedule = KeepSchedule(
+            "kmedoids", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
+        )
+        if weights not in ("attention", "equal"):
+            raise ElipError(f"reducer 'kmedoids': weights: expected attention or equal, got {weights!r}.")
+        if weights == "attention" and 0 in self.schedule.begin:
+            raise ElipError(
+                "reducer 'kmedoids': begin: no block comes before block 0 whose attention could weigh the patches; "
+                "begin at block 1 or later, or set weights=equal."
+            )
+        self.iterations = iterations
+        self.by_attention = weights == "attention"
+        self.first_medoid = _first_medoids(first_medoid, self.schedule)
+
+    def needs(self, block: int) -> Needs:
+        return Needs.MATRIX if self.by_attention and block + 1 in self.schedule.begin else Needs.NOTHING
+
+    def after_attention(
+        self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
+    ) -> Tokens:
+        if attention.matrix is not None:
+            received = attention.matrix.detach().float().sum(dim=(1, 2))
+            context.state["weight"] = received[:, context.prefix.shape[1] :]
+        return tokens
+
+    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        if keep == tokens.num_tokens:
+            return tokens
+        x = tokens.x.detach().float()
+        distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        if self.by_attention:
+            weight = context.state["weight"]
+            start = weight.topk(keep, dim=1).indices
+        else:
+            weight = x.new_ones(x.shape[:2])
+            start = far_apart(distance, keep, self.first_medoid[block])
+        medoids, _ = cluster(distance, weight, start, self.iterations)
+        return tokens.keep(medoids)
+
+
+def far_apart(distance: Tensor, count: int, first: int) -> Tensor:
+    """Return places whose largest distance to those before them is the largest. [B, N, N] to [B, count]."""
+    batch, num_tokens, _ = distance.shape
+    chosen = torch.full((batch, 1), min(first, num_tokens - 1), device=distance.device)
+    far = torch.zeros_like(distance[:, 0])
+    for _ in range(count - 1):
+        far = torch.maximum(far, distance.gather(1, chosen[:, -1:, None].expand(-1, -1, num_tokens)).squeeze(1))
+        far = far.scatter(1, chosen, -1.0)
+        chosen = torch.cat([chosen, far.argmax(dim=1, keepdim=True)], dim=1)
+    return chosen
+
+
+def cluster(distance: Tensor, weight: Tensor, medoids: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Return medoids and each patch's cluster after some iterations.
+
+    Shape (K clusters):
+        distance: [B, N, N];  weight: [B, N];  medoids: [B, K], the first ones;  returns [B, K] and [B, N]
+    """
+    cost = (weight * distance.sum(dim=-1)).unsqueeze(1)  # [B, 1, N]
+    clusters = torch.arange(medoids.shape[1], device=medoids.device)
+    assignment = _assign(distance, medoids, clusters)
+    for _ in range(iterations):
+        members = assignment.unsqueeze(1) == clusters.view(1, -1, 1)  # [B, K, N]
+        medoids = cost.where(members, float("inf")).argmin(dim=-1)
+        assignment = _assign(distance, medoids, clusters)
+    return medoids, assignment
+
+
+def _assign(distance: Tensor, medoids: Tensor, clusters: Tensor) -> Tensor:
+    """Return the nearest medoid of each patch; a medoid is its own, so that no cluster is empty."""
+    nearest = distance.gather(1, medoids.unsqueeze(-1).expand(-1, -1, distance.shape[-1])).argmin(dim=1)
+    return nearest.scatter(1, medoids, clusters.expand_as(medoids))
+
+
+def _first_medoids(first_medoid: int | Sequence[int], schedule: KeepSchedule) -> dict[int, int]:
+    """Return the first medoid of each stage, by block."""
+    stages = schedule.begin
+    first = [first_medoid] * len(stages) if isinstance(first_medoid, int) else list(first_medoid)
+    if len(first) != len(stages) or not all(0 <= place < schedule.num_patches for place in first):
+        raise ElipError(
+            f"reducer 'kmedoids': first_medoid: expected a place below {schedule.num_patches}, or one for each of "
+            f"{len(stages)} stages, got {first_medoid}."
+        )
+    return dict(zip(stages, first, strict=True))
