@@ -120,6 +120,13 @@ class KeepSchedule:
         """The blocks of the stages."""
         return tuple(self.ratios)
 
+    @property
+    def reducing(self) -> frozenset[int]:
+        """Those of them that leave fewer tokens than arrive, once the warm-up is over."""
+        counts = self.counts()
+        before = [self.num_patches, *counts.values()]
+        return frozenset(block for block, many in zip(counts, before, strict=False) if counts[block] < many)
+
     def num_keep(self, block: int, num_tokens: int, progress: float = 1.0) -> int:
         """Return how many of the tokens that arrive at a block are left after it; all where there is no stage.
 

@@ -82,4 +82,4 @@ def sample(scores: Tensor, points: int, mask: Tensor | None = None) -> Tensor:
         running = running.masked_fill(~mask, float("inf"))
     quantiles = (2 * torch.arange(points, device=scores.device, dtype=scores.dtype) + 1) / (2 * (points + 1))
     nearest = (quantiles.view(1, -1, 1) - running.unsqueeze(1)).abs().argmin(dim=-1)
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, nearest, True)
+    return torch.zeros_like(scores).scatter(1, nearest, 1.0) > 0

@@ -30,7 +30,8 @@ class DpcKnn(TokenReducer):
         begin: blocks to merge in front of, counted from 0.
         keep_ratio: clusters of each, as a share of the image's initial patches, in (0, 1].
         neighbors: k, nearest patches, itself among them, that the density is taken from.
-        scored: weigh patches in their cluster's mean by a learned importance, exp(linear); all alike otherwise.
+        scored: weigh patches in their cluster's mean by a learned importance, exp(linear), as the paper does; all alike
+            otherwise, without parameters.
         warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
     """
 
@@ -44,7 +45,7 @@ class DpcKnn(TokenReducer):
         begin: Sequence[int] = (3, 6, 9),
         keep_ratio: Ratios = 0.7,
         neighbors: int = 5,
-        scored: bool = True,
+        scored: bool = False,
         warmup: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()

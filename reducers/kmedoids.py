@@ -61,10 +61,11 @@ class KMedoids(TokenReducer):
             )
         self.iterations = iterations
         self.by_attention = weights == "attention"
+        self.reducing = self.schedule.reducing
         self.first_medoid = _first_medoids(first_medoid, self.schedule)
 
     def needs(self, block: int) -> Needs:
-        return Needs.MATRIX if self.by_attention and block + 1 in self.schedule.begin else Needs.NOTHING
+        return Needs.MATRIX if self.by_attention and block + 1 in self.reducing else Needs.NOTHING
 
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext

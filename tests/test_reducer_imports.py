@@ -48,7 +48,7 @@ def test_a_reducer_imports_elip_and_what_reducers_share_and_nothing_else_of_ours
 
 @pytest.mark.parametrize("path", REDUCERS, ids=lambda path: path.stem)
 def test_a_reducer_reaches_into_elip_by_its_contracts_only(path: Path) -> None:
-    contracts = ("errors", "reducer", "registry", "schedule", "tokens")
+    contracts = ("clusters", "errors", "merging", "reducer", "registry", "schedule", "tokens")
     for name in of("elip", imported(path)):
         assert name.split(".")[1] in contracts, f"{path.name} imports {name}"
 
