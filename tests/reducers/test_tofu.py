@@ -1,0 +1,33 @@
+"""ToFu: early blocks prune, late ones merge at full length."""
+
+import torch
+
+from elip.reducer import AttentionFacts, EncoderInfo, ReductionContext
+from elip.registry import REDUCERS
+from elip.tokens import Tokens
+
+INFO = EncoderInfo(depth=2, width=2, num_heads=1, grid=(1, 4), num_prefix_tokens=0, has_class_token=False)
+KEYS = torch.tensor([[[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [0.0, 1.0]]])
+"""Patch 0 is most like patch 1."""
+X = torch.tensor([[[3.0, 0.0], [0.0, 4.0], [5.0, 5.0], [6.0, 7.0]]])
+
+
+def after_block(block: int) -> Tokens:
+    reducer = REDUCERS.build("tofu", INFO, r=1)
+    tokens = Tokens.start(X, (1, 4), track_source=True)
+    return reducer.after_attention(block, tokens, AttentionFacts(keys=KEYS), ReductionContext(None, training=False))
+
+
+def test_an_early_block_drops_the_patch_and_leaves_its_partner_as_it_is() -> None:
+    tokens = after_block(0)
+    assert tokens.source.tolist() == [[-1, 1, 0, 2]]
+    assert torch.equal(tokens.x, X[:, [2, 1, 3]])
+
+
+def test_a_late_block_merges_the_pair_to_its_direction_at_the_length_of_the_longer() -> None:
+    tokens = after_block(1)
+    assert tokens.source.tolist() == [[1, 1, 0, 2]]
+    mean = (X[0, 0] + X[0, 1]) / 2
+    torch.testing.assert_close(tokens.x[0, 1], mean / mean.norm() * 4)
+    torch.testing.assert_close(tokens.x[0, [0, 2]], X[0, [2, 3]])
+    assert tokens.sizes.tolist() == [[1, 2, 1]]
