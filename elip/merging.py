@@ -82,3 +82,18 @@ def sum_by_group(x: Tensor, group: Tensor, num_groups: int) -> Tensor:
     """Return the sum of each group. x: [B, N, D]; group: [B, N]; returns [B, M, D]."""
     total = x.new_zeros(len(x), num_groups, x.shape[-1])
     return total.scatter_add(1, group.unsqueeze(-1).expand_as(x), x)
+
+
+def distances(x: Tensor) -> Tensor:
+    """Return Euclidean distances between tokens, in float32 or better, by one product of matrices.
+
+    Shape:
+        x: [B, N, D];  returns [B, N, N]
+    """
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    x = x - x.mean(dim=1, keepdim=True)  # the shorter the vectors, the less is lost in the difference below
+    with torch.autocast(x.device.type, enabled=False):
+        square = x.square().sum(dim=-1)
+        squares = square.unsqueeze(1) + square.unsqueeze(2) - 2 * (x @ x.mT)
+    itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    return squares.masked_fill(itself, 0.0).clamp_min(0.0).sqrt()

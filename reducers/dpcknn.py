@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
-from elip.merging import merge_mean
+from elip.merging import distances, merge_mean
 from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
 from elip.registry import REDUCERS
 from elip.schedule import KeepSchedule, Ratios
@@ -86,8 +86,7 @@ def density_peaks(x: Tensor, num_clusters: int, neighbors: int) -> tuple[Tensor,
         centres: [B, K], in falling order of density times distance to the next denser patch.
         assignment: [B, N], in [0, K).
     """
-    x = x.float()
-    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") * x.shape[-1] ** -0.5
+    distance = distances(x) * x.shape[-1] ** -0.5
     nearest = distance.topk(min(neighbors, x.shape[1]), dim=-1, largest=False).values
     density = (-nearest.square().mean(dim=-1)).exp()
     denser = density.unsqueeze(1) > density.unsqueeze(2)  # [B, i, j]: j is denser than i

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from elip.errors import ElipError
+from elip.merging import distances
 from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
 from elip.registry import REDUCERS
 from elip.schedule import KeepSchedule, Ratios
@@ -79,13 +80,12 @@ class KMedoids(TokenReducer):
         keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
         if keep == tokens.num_tokens:
             return tokens
-        x = tokens.x.detach().float()
-        distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        distance = distances(tokens.x.detach())
         if self.by_attention:
             weight = context.state["weight"]
             start = weight.topk(keep, dim=1).indices
         else:
-            weight = x.new_ones(x.shape[:2])
+            weight = distance.new_ones(tokens.x.shape[:2])
             start = far_apart(distance, keep, self.first_medoid[block])
         medoids, _ = cluster(distance, weight, start, self.iterations)
         return tokens.keep(medoids)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elip.merging import bipartite_matching, clamped, merge_mean
+from elip.merging import bipartite_matching, clamped, distances, merge_mean
 from elip.tokens import Tokens
 
 ANGLES = torch.tensor([0.0, 0.1, 1.5, 1.45, 3.0, 4.0])
@@ -56,3 +56,10 @@ def test_groups_are_disjoint_and_complete_and_not_more_than_half_go(
         assert sorted(gone + stay) == [*range(num_tokens)]
         assert {*matching.target[image].tolist()} <= {*stay}
         assert {*matching.group[image].tolist()} == {*range(left)}
+
+
+def test_distances_are_euclidean_and_nothing_is_away_from_itself() -> None:
+    x = torch.randn(2, 50, 16, generator=torch.Generator().manual_seed(0)) + 100
+    torch.testing.assert_close(distances(x), torch.cdist(x.double(), x.double()).float(), rtol=1e-4, atol=1e-3)
+    assert distances(x).diagonal(dim1=1, dim2=2).abs().max() == 0
+    assert distances(x.bfloat16()).dtype == torch.float32

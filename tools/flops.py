@@ -17,7 +17,7 @@ from elip.efficiency.tables import LEGEND, Table, as_markdown, as_text, tables
 from elip.efficiency.vision import NOISE_IMAGES
 from elip.errors import ConfigError, ElipError
 from elip.registry import REDUCERS, load_plugins
-from tools.cli import user_errors
+from tools.cli import STDOUT, user_errors, write
 
 EPILOG = """examples:
   python tools/flops.py --vit deit_small_patch16_224 --reducer none --json -
@@ -29,7 +29,6 @@ EPILOG = """examples:
   python tools/flops.py --config configs/pretrain.yaml model.vision.image_size=384 --reducer elip --reducer random
 """
 ALL = "all"
-STDOUT = "-"
 BERT_BASE = "bert-base-uncased"
 """Pretrained weights for the shape that BERT has by default."""
 
@@ -238,17 +237,6 @@ def _found(record: Record) -> str:
 def document(found: Sequence[Table], notes: Sequence[str], style: Callable[[Table], str]) -> str:
     """Return the tables and the notes below them as one text."""
     return "\n".join([*(style(table) for table in found), *notes, ""])
-
-
-def write(target: str, text: str, option: str) -> None:
-    """Write to a file, or to standard output."""
-    if target == STDOUT:
-        print(text, end="")
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ElipError(f"{option}: cannot write {target}: {error.strerror}.") from error
 
 
 if __name__ == "__main__":
