@@ -8,16 +8,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from elip.config.schema import RunConfig, TaskConfig
+from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
 from elip.data.datasets import collate_samples
 from elip.data.labelled import Labelled, LabelledEvalSet, LabelledTrainSet, read_all
 from elip.evaluation.classification import evaluate_classifier
 from elip.models.albef import Albef
 from elip.models.classifier import Classified, FusedClassifier
-from elip.objectives.distillation import alpha_at, distilled_cross_entropy
+from elip.objectives.distillation import distilled_cross_entropy
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
-from elip.vision_language import VisionLanguageTask, tokens_per_block
+from elip.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
 
 
 class ClassificationTask(VisionLanguageTask):
@@ -47,7 +47,7 @@ class ClassificationTask(VisionLanguageTask):
 
     def collate(self, samples: list[Any]) -> Batch:
         batch = collate_samples(samples)
-        ids, mask = self.tokenizer.encode(batch.pop("caption"), self._longest)
+        ids, mask = self.tokenizer.encode(batch.pop("caption"), self.fitting(self.text_length))
         return {**batch, "ids": ids, "mask": mask}
 
     def classify(self, batch: Batch, **options: Any) -> Classified:
@@ -81,23 +81,10 @@ class ClassificationTask(VisionLanguageTask):
             evaluator,
         )
 
-    @property
-    def _longest(self) -> int:
-        """Tokens that a text may have: as many as asked for, or as there are positions for."""
-        return self.text_length or self.model.albef.text_encoder.bert_config.max_position_embeddings
 
-
-class FusedClassificationConfig(TaskConfig):
+class FusedClassificationConfig(DistilledConfig):
     """Settings of tasks that fine-tune a classifier on the fused [CLS]."""
 
-    distill: bool = True
-    """Learn from the momentum model's soft targets too."""
-    alpha: float = Field(0.4, ge=0, le=1)
-    """Weight of these targets."""
-    alpha_warmup: bool = True
-    """Let alpha rise linearly over the first epoch."""
-    momentum: float = Field(0.995, ge=0, le=1)
-    """Decay of the momentum copies per optimiser step."""
     text_length: int | None = Field(None, gt=1)
     """Tokens of a text, [CLS] included; longer ones are cut. Null keeps all that `data.max_words` leaves."""
 
@@ -157,7 +144,7 @@ class FusedClassificationTask(ClassificationTask):
 
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         settings, label = self.settings, batch["label"]
-        alpha = alpha_at(progress.epochs, settings.alpha, settings.alpha_warmup) if settings.distill else 0.0
+        alpha = settings.alpha_now(progress)
         soft, guidance = None, {}
         if settings.distill or self.model.albef.teacher_rows:
             taught = self.model.teach(batch["image"], batch["ids"], batch["mask"])

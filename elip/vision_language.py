@@ -5,8 +5,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from elip.config.schema import TaskConfig
 from elip.data.text import Tokenizer
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import ConfigError
@@ -14,7 +16,34 @@ from elip.models.albef import Albef
 from elip.models.text import MLMHead
 from elip.models.vision import VisionOutput
 from elip.models.weights import load_bert
-from elip.task import Batch, Task
+from elip.objectives.distillation import alpha_at
+from elip.task import Batch, Progress, Task
+
+
+class MomentumConfig(TaskConfig):
+    """Settings of tasks that train with momentum copies of the model."""
+
+    alpha: float = Field(0.4, ge=0, le=1)
+    """Weight of the momentum model's soft targets."""
+    alpha_warmup: bool = True
+    """Let alpha rise linearly over the first epoch."""
+    momentum: float = Field(0.995, ge=0, le=1)
+    """Decay of the momentum copies per optimiser step."""
+
+    def alpha_now(self, progress: Progress) -> float:
+        """Return alpha in a step."""
+        return alpha_at(progress.epochs, self.alpha, self.alpha_warmup)
+
+
+class DistilledConfig(MomentumConfig):
+    """Settings of tasks that can do without the momentum model's soft targets."""
+
+    distill: bool = True
+    """Learn from the momentum model's soft targets too."""
+
+    def alpha_now(self, progress: Progress) -> float:
+        """Return alpha in a step, 0 without distillation."""
+        return super().alpha_now(progress) if self.distill else 0.0
 
 
 class VisionLanguageTask(Task):
@@ -47,6 +76,11 @@ class VisionLanguageTask(Task):
                 f"text encoder only {vocab_size}; set model.text.options.vocab_size to at least the tokenizer's."
             )
         return tokenizer
+
+    def fitting(self, length: int | None) -> int:
+        """Return how many tokens a text may have: `length`, or with None as many as there are positions for."""
+        positions = self.model.albef.text_encoder.bert_config.max_position_embeddings
+        return min(length or positions, positions)
 
     @property
     def train_transform(self) -> TrainTransform:

@@ -9,39 +9,27 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from elip.config.schema import RunConfig, TaskConfig
+from elip.alignment import AlignmentConfig, AlignmentTask
+from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
-from elip.data.datasets import PretrainDataset, PretrainItem, collate_samples
-from elip.data.retrieval import RetrievalEvalItem, RetrievalEvalSet
-from elip.errors import ConfigError
-from elip.evaluation.retrieval import evaluate_retrieval
-from elip.models.alignment import AlignmentModel, MomentumFeatures
+from elip.data.datasets import PretrainDataset, PretrainItem
+from elip.data.shards import ShardedPretrainStream, are_shards, find_shards
+from elip.models.alignment import MomentumFeatures
 from elip.models.text import MLMHead
 from elip.models.weights import bert_config
-from elip.objectives.distillation import alpha_at
 from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
-from elip.objectives.itm import Negatives, itm_loss
+from elip.objectives.itm import itm_loss
 from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
-from elip.vision_language import VisionLanguageTask, tokens_per_block
 
 
-class PretrainConfig(TaskConfig):
+class PretrainConfig(AlignmentConfig):
     """Settings of pre-training."""
 
     name: str = "pretrain"
-    alpha: float = Field(0.4, ge=0, le=1)
-    """Weight of the momentum model's soft targets."""
-    alpha_warmup: bool = True
-    """Let alpha rise linearly over the first epoch."""
-    momentum: float = Field(0.995, ge=0, le=1)
-    """Decay of the momentum copies per optimiser step."""
     reduce_momentum: bool = False
     """Run the momentum image encoder under the reducer too."""
-    queue_size: int = Field(65536, gt=0)
-    temp: float = Field(0.07, ge=0.001, le=0.5)
-    """Initial temperature of the contrastive loss."""
     mlm_probability: float = Field(0.15, ge=0, le=1)
     text_length: int = Field(25, gt=1)
     """Tokens of a caption, [CLS] included; longer ones are cut."""
@@ -52,7 +40,7 @@ class PretrainConfig(TaskConfig):
 
 
 @TASKS.register("pretrain")
-class Pretrain(VisionLanguageTask):
+class Pretrain(AlignmentTask):
     """Pre-train on image-caption pairs (ITC + ITM + MLM), checked by zero-shot retrieval.
 
     Batch: image [B, 3, H, W] float; ids, mask [B, L]. For tests and analyses it may also hold what is otherwise drawn:
@@ -66,44 +54,28 @@ class Pretrain(VisionLanguageTask):
         super().__init__(config)
         assert isinstance(config.task, PretrainConfig)
         self.settings = config.task
-        if config.train.batch_size < 2:
-            raise ConfigError(
-                "train.batch_size: pre-training needs at least 2 pairs a process, because hard negatives come from "
-                f"the same batch; got {config.train.batch_size}."
-            )
-        mlm_head = MLMHead(bert_config(config.model.text))
-        self.model = AlignmentModel(
-            self.create_albef(projections=True, mlm_head=mlm_head),
-            queue_size=self.settings.queue_size,
-            momentum=self.settings.momentum,
-            temp=self.settings.temp,
-            twins={"mlm_head": mlm_head},
-        )
-        self._eval_sets: dict[str, RetrievalEvalSet] = {}
+        self.model = self.create_model(self.settings, mlm_head=MLMHead(bert_config(config.model.text)))
 
-    def train_dataset(self) -> PretrainDataset:
-        data = self.config.data
-        return PretrainDataset(
-            load_annotations(data.train, PretrainItem),
-            data.image_root,
-            self.train_transform,
-            seed=self.config.train.seed,
-            max_words=data.max_words,
-            skip_broken=data.max_broken_ratio > 0,
-        )
+    @property
+    def text_length(self) -> int:
+        return self.settings.text_length
 
-    def collate(self, samples: list[Any]) -> Batch:
-        batch = collate_samples(samples)
-        ids, mask = self.tokenizer.encode(batch.pop("caption"), self.settings.text_length)
-        return {**batch, "ids": ids, "mask": mask}
-
-    def on_step_start(self) -> None:
-        self.model.on_step_start()
+    def train_dataset(self) -> PretrainDataset | ShardedPretrainStream:
+        data, train = self.config.data, self.config.train
+        shared: dict[str, Any] = {
+            "transform": self.train_transform,
+            "seed": train.seed,
+            "max_words": data.max_words,
+            "skip_broken": data.max_broken_ratio > 0,
+        }
+        if are_shards(data.train, "data.train"):
+            return ShardedPretrainStream(find_shards(data.train), batch_size=train.batch_size, **shared)
+        return PretrainDataset(load_annotations(data.train, PretrainItem), data.image_root, **shared)
 
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         image, ids, mask = batch["image"], batch["ids"], batch["mask"]
         model, encoder = self.model, self.model.albef.text_encoder
-        alpha = alpha_at(progress.epochs, self.settings.alpha, self.settings.alpha_warmup)
+        alpha = self.settings.alpha_now(progress)
         masked = self._masked(batch)
         # Clean and masked captions go through the text layers as one batch.
         both, both_mask = torch.cat([ids, masked.ids]), torch.cat([mask, mask])
@@ -116,7 +88,7 @@ class Pretrain(VisionLanguageTask):
         with torch.no_grad():
             slow_sim = model.contrast(keys.image, keys.text, keys)
             targets = [soft_targets(one_hot_targets(s), s, alpha) for s in slow_sim]
-        negatives = self._negatives(batch) or model.draw_negatives(sim)
+        negatives = self.negatives_of(batch) or model.draw_negatives(sim)
         image_kv = encoder.project(vision.embeds, vision.mask)
         matching = model.match(text, mask, image_kv, negatives, also=(masked_text, mask))
         losses = {
@@ -127,12 +99,7 @@ class Pretrain(VisionLanguageTask):
         }
         return StepOutput(
             losses,
-            logs={
-                "alpha": alpha,
-                "temp": model.temp.detach(),
-                "queue_fill": model.queues.fill_ratio(),
-                **tokens_per_block(vision),
-            },
+            logs=self.step_logs(alpha, vision),
             after_backward=lambda: model.queues.push(keys.image, keys.text),
         )
 
@@ -159,27 +126,7 @@ class Pretrain(VisionLanguageTask):
         }
 
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
-        return evaluate_retrieval(
-            self.model.albef,
-            self.model.matching_logits,
-            self._eval_set(split),
-            self.tokenizer,
-            k=self.settings.k_test,
-            text_length=self.settings.eval_text_length,
-            num_pictures=self.config.eval.pictures,
-            evaluator=evaluator,
-        )
-
-    def _eval_set(self, split: str) -> RetrievalEvalSet:
-        if split not in self._eval_sets:
-            data = self.config.data
-            self._eval_sets[split] = RetrievalEvalSet(
-                load_annotations(getattr(data, split), RetrievalEvalItem),
-                data.image_root,
-                self.eval_transform,
-                data.max_words,
-            )
-        return self._eval_sets[split]
+        return self.recall(split, evaluator, k=self.settings.k_test, text_length=self.settings.eval_text_length)
 
     def _masked(self, batch: Batch) -> MaskedText:
         if "masked_ids" in batch:
@@ -192,12 +139,6 @@ class Pretrain(VisionLanguageTask):
             mask_id=self.tokenizer.mask_id,
             vocab_size=self.tokenizer.vocab_size,
         )
-
-    def _negatives(self, batch: Batch) -> Negatives | None:
-        if "negative_image" not in batch:
-            return None
-        image, text = batch["negative_image"], batch["negative_text"]
-        return Negatives(image, text, torch.ones_like(image, dtype=torch.bool))
 
     @torch.no_grad()
     def _momentum_pass(

@@ -1,12 +1,12 @@
 """Make DigitScenes, the demo data set: pictures, annotations for every task, and a tokenizer. Nothing is downloaded."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from elip.data.digitscenes import Settings, build, is_built
 from elip.errors import ElipError
+from tools.cli import user_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,23 +34,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0 when the data set is there, 2 after a mistake of the user."""
+    """Make the data set, say so, and return 0."""
     args = parse_args(argv)
     sizes = {"num_train": args.train, "num_val": args.val, "num_test": args.test}
+    settings = Settings(**sizes, image_size=args.image_size, seed=args.seed)
     try:
-        settings = Settings(**sizes, image_size=args.image_size, seed=args.seed)
         already_there = is_built(args.out, settings) and not args.force
         build(args.out, **sizes, image_size=args.image_size, seed=args.seed, force=args.force)
-    except ElipError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: cannot use {error.filename or args.out}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        raise ElipError(f"cannot use {error.filename or args.out}: {error.strerror or error}") from error
     print(f"{args.out}: already there" if already_there else f"{args.out}: {sum(sizes.values())} pictures made")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

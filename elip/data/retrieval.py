@@ -1,18 +1,74 @@
-"""The two views of a test file that retrieval is evaluated on: its pictures and its texts."""
+"""Texts with numbered pictures to fine-tune on, and the two views of a test file: its pictures and its texts."""
 
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations
-from elip.data.datasets import Sample, open_image, usable_caption
+from elip.data.datasets import ItemT, Sample, TrainDataset, open_image, usable_caption
 from elip.data.messages import located
-from elip.data.transforms import EvalTransform
+from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
+
+
+class RetrievalItem(TypedDict):
+    """A picture with one of its captions; all captions of a picture carry the same image id."""
+
+    image: str
+    caption: str
+    image_id: str | int
+
+
+class Described(NamedTuple):
+    """What an item to train on says.
+
+    Args:
+        image: file of the picture.
+        text: about it, cleaned.
+        image_id: the same for all texts about one picture.
+    """
+
+    image: str
+    text: str
+    image_id: str | int
+
+
+class DescribedTrainSet(TrainDataset[ItemT]):
+    """Pictures with texts: `image` [3, S, S] float, `caption`, `image_id` (a number), `index`.
+
+    Args:
+        annotations, image_root, transform, seed, skip_broken: see `TrainDataset`.
+        read: from an item to what it says; raises a DataError that names the field.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations[ItemT],
+        image_root: str | Path,
+        transform: TrainTransform,
+        seed: int,
+        read: Callable[[ItemT], Described],
+        skip_broken: bool = False,
+    ) -> None:
+        super().__init__(annotations, image_root, transform, seed, skip_broken)
+        self.read = read
+
+    def make_sample(self, item: ItemT, index: int, rng: random.Random) -> Sample:
+        """Return picture, text and the number of the picture."""
+        one = self.read(item)
+        image = self.load(one.image, rng)
+        return {"image": image, "caption": one.text, "image_id": image_number(one.image_id), "index": index}
+
+
+def image_number(image_id: str | int) -> int:
+    """Return a number of 63 bits that stands for an image id: the same in all processes, without a table of all ids."""
+    return int.from_bytes(sha256(repr(image_id).encode()).digest()[:8], "big") >> 1
 
 
 class RetrievalEvalItem(TypedDict):

@@ -7,6 +7,7 @@ exactly the next sample, and reading tar files in their order is all else that i
 import glob
 import io
 import random
+import re
 import tarfile
 import zlib
 from collections import deque
@@ -18,17 +19,20 @@ from pathlib import Path
 from torch.utils.data import IterableDataset, get_worker_info
 from typing_extensions import TypedDict
 
+from elip import distributed
 from elip.data.cache import cached_file
 from elip.data.datasets import MAX_ATTEMPTS, Sample, draw_caption, first_sound, sample_rng
 from elip.data.fields import FieldCheck
 from elip.data.images import decode_image
 from elip.data.messages import located, missing_file
 from elip.data.transforms import TrainTransform
-from elip.errors import DataError
+from elip.errors import ConfigError, DataError
 
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 TEXT_EXTENSIONS = ("txt", "json")
 _READ_BYTES = 1 << 20
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 class _CaptionFile(TypedDict):
@@ -38,19 +42,50 @@ class _CaptionFile(TypedDict):
 _CAPTION_FILE = FieldCheck(_CaptionFile)
 
 
+def are_shards(paths: Sequence[str], key: str) -> bool:
+    """Return whether what the config lists under `key` are tar files.
+
+    Raises:
+        ConfigError: some of them are, and others are not.
+    """
+    shards = [path for path in paths if path.endswith(SHARD_SUFFIXES)]
+    others = [path for path in paths if path not in shards]
+    if shards and others:
+        raise ConfigError(
+            f"{key}: {shards[0]} is a tar shard, {others[0]} an annotation file. Give files of one kind, or run "
+            "with one kind after the other."
+        )
+    return bool(shards)
+
+
 def find_shards(patterns: Sequence[str]) -> list[Path]:
-    """Return the tar files that paths and patterns with * ? [] name, sorted, each once.
+    """Return the tar files that paths and patterns name, sorted, each once.
+
+    Args:
+        patterns: paths, with `{000..127}` for numbers of as many digits as the first one has, and * ? [] as in a shell.
 
     Raises:
         DataError: a path or pattern names no file.
     """
     shards: set[Path] = set()
-    for pattern in patterns:
+    for pattern in chain.from_iterable(map(_numbered, patterns)):
         found = glob.glob(pattern)
         if not found:
             raise DataError(f"{pattern}: {missing_file(Path(pattern))}")
         shards.update(map(Path, found))
     return sorted(shards)
+
+
+def _numbered(pattern: str) -> list[str]:
+    """Return the patterns that one with ranges `{first..last}` stands for."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    if int(first) > int(last):
+        raise DataError(f"{pattern}: the range {found[0]} runs backwards")
+    before, after = pattern[: found.start()], _numbered(pattern[found.end() :])
+    return [f"{before}{n:0{len(first)}d}{rest}" for n in range(int(first), int(last) + 1) for rest in after]
 
 
 @dataclass(frozen=True)
@@ -147,7 +182,7 @@ class ShardedPretrainStream(IterableDataset[Sample]):
         transform: from a picture to the encoder's input.
         seed: of all random choices.
         batch_size: samples a batch of one rank.
-        rank, world_size: which share of the shards is read here.
+        rank, world_size: which share of the shards is read here; None for this process's.
         max_words: words of a caption kept after cleaning.
         buffer_size: samples held, undecoded, by each worker to draw the next from.
         samples_per_epoch: of all ranks together; None counts them, which reads every shard once.
@@ -161,8 +196,8 @@ class ShardedPretrainStream(IterableDataset[Sample]):
         seed: int,
         batch_size: int,
         *,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         max_words: int = 30,
         buffer_size: int = 1000,
         samples_per_epoch: int | None = None,
@@ -172,16 +207,16 @@ class ShardedPretrainStream(IterableDataset[Sample]):
         self.transform = transform
         self.seed = seed
         self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
+        self.rank = distributed.rank() if rank is None else rank
+        self.world_size = distributed.world_size() if world_size is None else world_size
         self.max_words = max_words
         self.buffer_size = buffer_size
         self.skip_broken = skip_broken
         total = count_samples(self.shards) if samples_per_epoch is None else samples_per_epoch
-        self.num_batches = total // (world_size * batch_size)
+        self.num_batches = total // (self.world_size * batch_size)
         if self.num_batches == 0:
             raise DataError(
-                f"{total} samples in shards do not fill a batch of {batch_size} on each of {world_size} ranks"
+                f"{total} samples in shards do not fill a batch of {batch_size} on each of {self.world_size} ranks"
             )
         self.start(epoch=0)
 

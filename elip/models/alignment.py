@@ -39,7 +39,7 @@ class Matching:
 
     positive: Tensor
     negative: Tensor
-    also: Tensor
+    also: Tensor | None = None
 
 
 class AlignmentModel(nn.Module):
@@ -51,10 +51,17 @@ class AlignmentModel(nn.Module):
         momentum: decay of the twins per step.
         temp: initial temperature.
         twins: further modules to keep momentum twins of, by name.
+        image_ids: remember in the queues which image a feature is of.
     """
 
     def __init__(
-        self, albef: Albef, queue_size: int, momentum: float, temp: float, twins: dict[str, nn.Module] | None = None
+        self,
+        albef: Albef,
+        queue_size: int,
+        momentum: float,
+        temp: float,
+        twins: dict[str, nn.Module] | None = None,
+        image_ids: bool = False,
     ) -> None:
         super().__init__()
         self.albef = albef
@@ -64,7 +71,7 @@ class AlignmentModel(nn.Module):
         for name, module in (twins or {}).items():
             self.add_module(name, module)
         self.momentum = MomentumTwins(self.online(), momentum)
-        self.queues = FeatureQueues(albef.vision_proj.out_features, queue_size)
+        self.queues = FeatureQueues(albef.vision_proj.out_features, queue_size, with_ids=image_ids)
 
     def online(self) -> dict[str, nn.Module]:
         """Return the modules that have momentum twins."""
@@ -133,5 +140,5 @@ class AlignmentModel(nn.Module):
         return Matching(
             positive=self.matching_logits(fused[:batch]),
             negative=self.matching_logits(torch.cat([wrong_image, fused[batch : 2 * batch]])),
-            also=fused[2 * batch :],
+            also=fused[2 * batch :] if also else None,
         )

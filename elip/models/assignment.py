@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.models.albef import Albef
-from elip.models.classifier import Classified, fused_cls
+from elip.models.classifier import Classified, fuse_texts
 from elip.objectives.assignment import CHOICES, Pairs, draw_pairs
 
 
@@ -33,8 +33,8 @@ class TextAssignment(nn.Module):
         albef.text_proj.requires_grad_(False)
 
     def forward(self, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Classified:
-        """Return logits [T, 3] of texts with two images each; see `fused_cls`."""
-        fused = fused_cls(self.albef, image, ids, mask, **options)
+        """Return logits [T, 3] of texts with two images each; see `fuse_texts`."""
+        fused = fuse_texts(self.albef, image, ids, mask, **options)
         return Classified(self.ta_head(fused.cls), fused.vision)
 
     def assign(

@@ -14,10 +14,15 @@ from elip.models.vision import VisionOutput
 
 
 class Fused(NamedTuple):
-    """Texts that have met their images: hidden state at [CLS], [T, D]; tokens of K * T images, all first ones first."""
+    """Texts that have met their images: hidden states [T, L, D]; tokens of K * T images, all first ones first."""
 
-    cls: Tensor
+    states: Tensor
     vision: VisionOutput
+
+    @property
+    def cls(self) -> Tensor:
+        """Hidden states at [CLS], [T, D]."""
+        return self.states[:, 0]
 
 
 class Classified(NamedTuple):
@@ -27,8 +32,8 @@ class Classified(NamedTuple):
     vision: VisionOutput
 
 
-def fused_cls(albef: Albef, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Fused:
-    """Return the fused [CLS] of texts that each go with the same number of images.
+def fuse_texts(albef: Albef, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Fused:
+    """Return the hidden states of texts that each go with the same number of images.
 
     Args:
         albef: its text encoder takes as many images a text.
@@ -44,7 +49,7 @@ def fused_cls(albef: Albef, image: Tensor, ids: Tensor, mask: Tensor, **options:
         image = image.transpose(0, 1).flatten(0, 1)  # the first image of every text, then the second of every text
     vision = albef.encode_image(image, text[:, 0].repeat(num_images, 1), **options)
     fused = encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask))
-    return Fused(fused[:, 0], vision)
+    return Fused(fused, vision)
 
 
 class FusedClassifier(nn.Module):
@@ -73,13 +78,13 @@ class FusedClassifier(nn.Module):
         self.momentum.follow(self.online())
 
     def forward(self, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Classified:
-        """Return logits of texts with their images; see `fused_cls`."""
-        fused = fused_cls(self.albef, image, ids, mask, **options)
+        """Return logits of texts with their images; see `fuse_texts`."""
+        fused = fuse_texts(self.albef, image, ids, mask, **options)
         return Classified(self.cls_head(fused.cls), fused.vision)
 
     @torch.no_grad()
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor) -> Classified:
         """Return what the twins say of the same images, which they see whole, and texts."""
         slow: Albef = self.momentum["albef"]  # type: ignore[assignment]
-        fused = fused_cls(slow, image, ids, mask, reduce=False, cls_rows=self.albef.teacher_rows)
+        fused = fuse_texts(slow, image, ids, mask, reduce=False, cls_rows=self.albef.teacher_rows)
         return Classified(self.momentum["cls_head"](fused.cls), fused.vision)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from elip.distributed import gather_rows
 
+NO_IMAGE = -100
+"""Number of the image in places of a queue that hold no real feature yet."""
+
 
 class MomentumTwins(nn.ModuleDict):
     """Slow copies of modules: parameters follow as an exponential moving average, without gradient.
@@ -46,20 +49,23 @@ class FeatureQueues(nn.Module):
     Args:
         embed_dim: E.
         length: Q, any number.
+        with_ids: remember which image each feature is of, in the buffer `ids` [1, Q].
     """
 
     image: Tensor
     text: Tensor
     pointer: Tensor
     filled: Tensor
+    ids: Tensor | None
 
-    def __init__(self, embed_dim: int, length: int) -> None:
+    def __init__(self, embed_dim: int, length: int, with_ids: bool = False) -> None:
         super().__init__()
         # Random directions until real features replace them, as ALBEF starts.
         self.register_buffer("image", nn.functional.normalize(torch.randn(embed_dim, length), dim=0))
         self.register_buffer("text", nn.functional.normalize(torch.randn(embed_dim, length), dim=0))
         self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
         self.register_buffer("filled", torch.zeros(1, dtype=torch.long))
+        self.register_buffer("ids", torch.full((1, length), NO_IMAGE) if with_ids else None)
 
     @property
     def length(self) -> int:
@@ -67,17 +73,19 @@ class FeatureQueues(nn.Module):
         return self.image.shape[1]
 
     @torch.no_grad()
-    def push(self, image_feat: Tensor, text_feat: Tensor) -> None:
+    def push(self, image_feat: Tensor, text_feat: Tensor, ids: Tensor | None = None) -> None:
         """Put the features of all ranks in, rank 0 first. Call after the backward pass of a loss that read the queues.
 
         Shape:
-            image_feat, text_feat: [B, E]
+            image_feat, text_feat: [B, E];  ids: [B], numbers of the images, for queues that remember them
         """
         image_feat, text_feat = (gather_rows(f)[-self.length :] for f in (image_feat, text_feat))
         count = len(image_feat)
         place = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.length
         self.image.index_copy_(1, place, image_feat.T.to(self.image.dtype))
         self.text.index_copy_(1, place, text_feat.T.to(self.text.dtype))
+        if self.ids is not None and ids is not None:
+            self.ids.index_copy_(1, place, gather_rows(ids)[-self.length :][None])
         self.pointer.copy_((self.pointer + count) % self.length)
         self.filled.copy_((self.filled + count).clamp(max=self.length))
 

@@ -51,6 +51,16 @@ def one_hot_targets(like: Tensor) -> Tensor:
     return torch.eye(*like.shape, dtype=like.dtype, device=like.device)
 
 
+def same_image_targets(image_id: Tensor, queue_ids: Tensor) -> Tensor:
+    """Return targets spread evenly over all entries of a row's own image, in the batch and in the queue.
+
+    Shape:
+        image_id: [B];  queue_ids: [1, Q];  returns [B, B + Q]
+    """
+    same = (image_id[:, None] == torch.cat([image_id[None], queue_ids], dim=1)).float()
+    return same / same.sum(dim=1, keepdim=True)
+
+
 def itc_loss(sim: Similarities, i2t_targets: Tensor, t2i_targets: Tensor) -> Tensor:
     """Return the cross-entropy with the targets, the mean of both directions and of the batch."""
     i2t = -(F.log_softmax(sim.i2t, dim=1) * i2t_targets).sum(dim=1).mean()

@@ -16,9 +16,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from elip.data.datasets import Sample, collate_samples
-from elip.data.shards import ShardedPretrainStream, count_samples, find_shards, read_shard
+from elip.data.shards import ShardedPretrainStream, are_shards, count_samples, find_shards, read_shard
 from elip.data.transforms import EvalTransform, TrainTransform
-from elip.errors import DataError
+from elip.errors import ConfigError, DataError
 
 Files = dict[str, bytes]
 BATCH = 2
@@ -261,6 +261,29 @@ def test_counting_reads_a_shard_once(shards: list[Path]) -> None:
 def test_patterns_name_shards_in_order_and_once(shards: list[Path], tmp_path: Path) -> None:
     assert find_shards([f"{tmp_path}/shard-[0-3].tar", f"{tmp_path}/shard-*.tar"]) == shards
     assert find_shards([str(shards[2])]) == [shards[2]]
+    assert find_shards([f"{tmp_path}/shard-{{2..5}}.tar"]) == shards[2:6]
+
+
+def test_a_range_has_as_many_digits_as_its_first_number(tmp_path: Path) -> None:
+    names = [f"{part}-{number:03d}.tar" for part in (8, 9, 10) for number in (9, 10)]
+    for name in (*names, "8-9.tar"):
+        (tmp_path / name).touch()
+    assert {path.name for path in find_shards([f"{tmp_path}/{{8..10}}-{{009..010}}.tar"])} == set(names)
+
+
+def test_every_shard_of_a_range_must_be_there(shards: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"shard-8\.tar: no such file"):
+        find_shards([f"{tmp_path}/shard-{{0..8}}.tar"])
+    with pytest.raises(DataError, match=r"the range \{3\.\.0\} runs backwards"):
+        find_shards([f"{tmp_path}/shard-{{3..0}}.tar"])
+
+
+def test_annotation_files_and_shards_do_not_mix() -> None:
+    assert are_shards(["a.tar", "b-{0..9}.tar.gz"], "data.train")
+    assert not are_shards(["a.json", "a.tar.jsonl"], "data.train")
+    assert not are_shards([], "data.train")
+    with pytest.raises(ConfigError, match=r"^data\.train: a\.tar is a tar shard, b\.json an annotation file"):
+        are_shards(["b.json", "a.tar"], "data.train")
 
 
 def test_a_pattern_that_names_nothing_is_refused(shards: list[Path], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def meta(golden_albef: Path) -> dict[str, Any]:
 
 
 def score(folder: Path, golden: dict[str, Tensor], queue_size: int, k: int) -> RetrievalScores:
-    settings = {"name": "pretrain", "queue_size": queue_size}
+    settings = {"name": "retrieval", "queue_size": queue_size}
     task = golden_task(folder, settings, {"name": "none"}, "retrieval_weights.safetensors")
     with torch.no_grad():
         return score_retrieval(

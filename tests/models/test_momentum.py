@@ -64,3 +64,12 @@ def test_the_oldest_feature_is_the_next_to_go() -> None:
         queues.push(torch.full((1, 1), float(value)), torch.zeros(1, 1))
     assert queues.image.flatten().tolist() == [3, 4, 2]
     assert queues.pointer.item() == 2
+
+
+def test_image_numbers_stand_in_the_places_of_their_features() -> None:
+    queues = FeatureQueues(embed_dim=1, length=3, with_ids=True)
+    assert queues.ids.tolist() == [[-100, -100, -100]]
+    for value in range(5):
+        queues.push(torch.full((1, 1), float(value)), torch.zeros(1, 1), torch.tensor([10 + value]))
+    assert queues.ids.tolist() == [[13, 14, 12]]
+    assert "ids" not in FeatureQueues(embed_dim=1, length=3).state_dict()

@@ -5,7 +5,7 @@ import math
 import torch
 
 from elip.objectives.distillation import alpha_at
-from elip.objectives.itc import Similarities, itc_loss, one_hot_targets, similarities, soft_targets
+from elip.objectives.itc import Similarities, itc_loss, one_hot_targets, same_image_targets, similarities, soft_targets
 
 
 def test_similarities_divide_by_the_temperature_and_put_the_batch_before_the_queue() -> None:
@@ -24,6 +24,15 @@ def test_uniform_similarities_cost_the_logarithm_of_the_choices() -> None:
 
 def test_one_hot_targets_pair_each_row_with_its_own_column() -> None:
     assert one_hot_targets(torch.zeros(2, 3)).tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_targets_spread_evenly_over_all_entries_of_the_same_image() -> None:
+    targets = same_image_targets(torch.tensor([3, 9, 3]), torch.tensor([[9, -100, 3, 3]]))
+    assert targets.tolist() == [
+        [0.25, 0, 0.25, 0, 0, 0.25, 0.25],
+        [0, 0.5, 0, 0.5, 0, 0, 0],
+        [0.25, 0, 0.25, 0, 0, 0.25, 0.25],
+    ]
 
 
 def test_soft_targets_mix_and_still_sum_to_one() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from elip.alignment import PairFinetuningTask
 from elip.registry import REDUCERS
 from tests.tasks.small import FILES, PROGRESS, small_run, small_task, without_reducer
 
@@ -26,6 +27,7 @@ def test_a_task_trains_and_infers_under_a_reducer(digits: Path, tiny: list[str],
     assert all(loss.isfinite() for loss in output.losses.values())
     assert all(p.grad.isfinite().all() for _, p in task.parameters_to_optimise() if p.grad is not None)
     tokens = [float(value) for key, value in output.logs.items() if key.startswith("tokens/")]
-    assert (min(tokens) < 197) == (name != "none")
+    no_text_yet = REDUCERS.get(name).requires_text and isinstance(task, PairFinetuningTask)
+    assert (min(tokens) < 197) == (name != "none" and not no_text_yet)
     with torch.no_grad():
         assert task.eval()(batch).isfinite().all()

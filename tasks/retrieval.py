@@ -1,0 +1,41 @@
+"""Image-text retrieval: fine-tuning on captions with image ids, checked by recall in both directions.
+
+Li et al., "Align before Fuse", NeurIPS 2021, section 5; Flickr30K (Young et al., TACL 2014), COCO (Lin et al., 2014).
+"""
+
+from pydantic import Field
+
+from elip.alignment import PairFinetuningConfig, PairFinetuningTask
+from elip.data.datasets import usable_caption
+from elip.data.retrieval import Described, RetrievalItem
+from elip.registry import TASKS
+from elip.task import EvalResult, Evaluator
+
+
+class RetrievalConfig(PairFinetuningConfig):
+    """Settings of retrieval."""
+
+    name: str = "retrieval"
+    k_test: int = Field(128, gt=0)
+    """Candidates that an evaluation re-ranks by matching."""
+    eval_text_length: int = Field(30, gt=1)
+    """Tokens of a caption in an evaluation, [CLS] included; longer ones are cut."""
+
+
+@TASKS.register("retrieval")
+class Retrieval(PairFinetuningTask):
+    """Find the texts of an image and the image of a text: contrast and matching, fine-tuned with image ids."""
+
+    Config = RetrievalConfig
+    Item = RetrievalItem
+    headline = "r_mean"
+    paper = "Li et al., NeurIPS 2021, arXiv:2107.07651, section 5"
+
+    @staticmethod
+    def read(item: RetrievalItem, max_words: int) -> Described:
+        return Described(item["image"], usable_caption(item["caption"], max_words), item["image_id"])
+
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        settings = self.settings
+        assert isinstance(settings, RetrievalConfig)
+        return self.recall(split, evaluator, k=settings.k_test, text_length=settings.eval_text_length)
