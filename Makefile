@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA := data/digitscenes
 RUN := runs/demo/pretrain
+TASKS := retrieval vqa ve nlvr_pretrain nlvr grounding
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-tasks test lint clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --out $(DATA) --val 100
@@ -19,6 +20,19 @@ demo: $(STAMP)
 	@echo "Look at: the patches that captions keep in $(RUN)/pictures,"
 	@echo "         the curves with $(BIN)/tensorboard --logdir runs/demo,"
 	@echo "         each step in $(RUN)/log.jsonl, and the figures in $(RUN)/eval."
+
+# Each task twice, from what the demo has learnt and from nothing; nlvr starts from nlvr_pretrain, as published.
+demo-tasks: $(STAMP)
+	test -e $(RUN)/best.pt || $(MAKE) demo
+	rm -rf runs/demo/scratch runs/demo/tuned
+	set -e; for task in $(TASKS); do \
+	    from=$(RUN); if [ $$task = nlvr ]; then from=runs/demo/tuned/nlvr_pretrain; fi; \
+	    $(BIN)/python tools/train.py configs/demo/$$task.yaml --init $$from output_dir=runs/demo/tuned/$$task; \
+	    $(BIN)/python tools/evaluate.py runs/demo/tuned/$$task; \
+	    $(BIN)/python tools/train.py configs/demo/$$task.yaml output_dir=runs/demo/scratch/$$task; \
+	    $(BIN)/python tools/evaluate.py runs/demo/scratch/$$task; \
+	done
+	$(BIN)/python tools/compare.py --column 'no pre-training=runs/demo/scratch' --column ours=runs/demo/tuned
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q

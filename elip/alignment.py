@@ -47,8 +47,8 @@ class AlignmentTask(VisionLanguageTask):
         super().__init__(config)
         if config.train.batch_size < 2:
             raise ConfigError(
-                "train.batch_size: hard negatives come from the same batch, so a process needs at least 2 pairs; "
-                f"got {config.train.batch_size}."
+                f"train.batch_size: {config.task.name} needs at least 2 pairs a process, because hard negatives come "
+                f"from the same batch; got {config.train.batch_size}."
             )
         self._eval_sets: dict[str, RetrievalEvalSet] = {}
 

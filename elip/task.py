@@ -4,7 +4,7 @@ A task owns its model, data sets, collation, objective and metric. It knows noth
 files that a run writes; the engine (`elip.engine`) knows nothing of any particular task.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -70,12 +70,14 @@ class EvalResult:
         predictions: one JSON-serialisable object per item, in the order of the data set.
         pictures: named sheets for people, [H, W, 3] uint8.
         chance: what guessing would reach, for those metrics where that is known.
+        files: further JSON contents by file name, such as what the server of a benchmark takes.
     """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]] = field(default_factory=list)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):
@@ -117,9 +119,24 @@ class Task(nn.Module):
     """Whether some steps reach only a part of the trained parameters. Several processes then look for the others in
     each step (DDP's `find_unused_parameters`), which costs a little; without it, they cannot train such a task."""
 
+    expected_leftovers: ClassVar[Sequence[str]] = ()
+    """Names, or beginnings of names, of what checkpoints of other tasks hold that this task may have no place for.
+    To start from such a checkpoint they are passed over; anything else without a place is an error."""
+
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         self.config = config
+
+    @classmethod
+    def adapt_checkpoint(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a checkpoint, of any task, in the form that this task's model has them.
+
+        What is in that form already stays as it is.
+
+        Args:
+            state: by the names that they would have in this task.
+        """
+        return dict(state)
 
     def train_dataset(self) -> Dataset:
         """Return the training set: `len`, and items by `elip.data.datasets.SampleKey` (epoch, index)."""

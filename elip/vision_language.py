@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -18,6 +18,9 @@ from elip.models.vision import VisionOutput
 from elip.models.weights import load_bert
 from elip.objectives.distillation import alpha_at
 from elip.task import Batch, Progress, Task
+
+PRETRAINING_ONLY = ("albef.vision_proj", "albef.text_proj", "temp", "itm_head", "mlm_head", "queues")
+"""What a pre-trained checkpoint has beside its encoders, and many other tasks do without."""
 
 
 class MomentumConfig(TaskConfig):
@@ -49,6 +52,7 @@ class DistilledConfig(MomentumConfig):
 class VisionLanguageTask(Task):
     """A task whose model holds the encoders of `elip.models.albef.Albef` as its submodule `model.albef`."""
 
+    expected_leftovers: ClassVar[Sequence[str]] = PRETRAINING_ONLY
     model: Any
     """All that the task trains and keeps; its parameters have one set of names over all tasks (`elip.models.names`)."""
 

@@ -1,5 +1,5 @@
 """Tasks, one file each. Importing this package registers them all."""
 
-from tasks import nlvr, nlvr_pretrain, pretrain, ve
+from tasks import grounding, nlvr, nlvr_pretrain, pretrain, retrieval, ve, vqa
 
-__all__ = ["nlvr", "nlvr_pretrain", "pretrain", "ve"]
+__all__ = ["grounding", "nlvr", "nlvr_pretrain", "pretrain", "retrieval", "ve", "vqa"]

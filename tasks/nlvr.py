@@ -4,8 +4,10 @@ Suhr et al., "A Corpus for Reasoning about Natural Language Grounded in Photogra
 fine-tuned as in ALBEF (Li et al., NeurIPS 2021, section 5).
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from elip.classification import FusedClassificationConfig, FusedClassificationTask
@@ -13,7 +15,9 @@ from elip.data.datasets import usable_caption
 from elip.data.labelled import Labelled
 from elip.models.albef import Albef
 from elip.models.pair_text import PairTextEncoder
+from elip.models.surgery import double_fusion_layers
 from elip.registry import TASKS
+from elip.vision_language import PRETRAINING_ONLY
 
 LABELS = ("False", "True")
 
@@ -40,12 +44,17 @@ class Nlvr(FusedClassificationTask):
     Item = StatementItem
     labels = LABELS
     image_names = ("left", "right")
+    expected_leftovers = (*PRETRAINING_ONLY, "ta_head")
     paper = "Suhr et al., ACL 2019, arXiv:1811.00491"
 
     def create_encoders(self) -> Albef:
         albef = super().create_encoders()
         albef.text_encoder = PairTextEncoder(albef.text_encoder)
         return albef
+
+    @classmethod
+    def adapt_checkpoint(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return double_fusion_layers(state)
 
     @staticmethod
     def read(item: StatementItem, max_words: int) -> Labelled:

@@ -3,10 +3,12 @@
 Li et al., "Align before Fuse", NeurIPS 2021, section 5 (NLVR2).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.nn import functional as F
 
 from elip.classification import ClassificationTask, batch_accuracy
@@ -19,6 +21,7 @@ from elip.errors import ConfigError
 from elip.models.assignment import TextAssignment
 from elip.models.classifier import Classified
 from elip.models.pair_text import PairTextEncoder
+from elip.models.surgery import double_fusion_layers
 from elip.objectives.assignment import CHOICES, Pairs
 from elip.registry import TASKS
 from elip.task import Batch, Progress, StepOutput
@@ -64,6 +67,10 @@ class TextAssignmentTask(ClassificationTask):
         albef = self.create_albef(projections=True)
         albef.text_encoder = PairTextEncoder(albef.text_encoder)
         self.model = TextAssignment(albef, self.settings.temp)
+
+    @classmethod
+    def adapt_checkpoint(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return double_fusion_layers(state)
 
     @property
     def text_length(self) -> int:

@@ -106,6 +106,7 @@ print(sorted({unwanted} & sys.modules.keys()))
 """
 
 
+@pytest.mark.slow
 def test_importing_everything_loads_no_other_framework(tmp_path: Path) -> None:
     unwanted = {"jax", "flax", "tensorflow"}
     for name in unwanted:  # there to be imported by whoever tries

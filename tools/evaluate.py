@@ -1,15 +1,19 @@
-"""Evaluate a trained checkpoint: metrics, predictions and pictures."""
+"""Evaluate trained weights: metrics, predictions and pictures."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from elip.config import config_from_dict
+from elip.config import config_from_dict, load_config
+from elip.config.schema import RunConfig
 from elip.distributed import on_first_rank
 from elip.engine import checkpoint
 from elip.engine.evaluator import evaluate
 from elip.engine.results import write_pictures, write_result
 from elip.engine.runtime import start_run
+from elip.engine.warm_start import start_from
+from elip.engine.weights_file import Weights, read_weights
 from elip.errors import CheckpointError, ConfigError
 from elip.registry import TASKS
 from tools.cli import user_errors
@@ -17,6 +21,7 @@ from tools.cli import user_errors
 EPILOG = """examples:
   python tools/evaluate.py runs/demo/pretrain
   python tools/evaluate.py runs/demo/pretrain/best.pt --split test eval.reducer.name=none
+  python tools/evaluate.py ALBEF.pth --config configs/ve.yaml data.image_root=/path/to/flickr30k
   torchrun --nproc-per-node 4 tools/evaluate.py runs/pretrain
 """
 
@@ -26,8 +31,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="evaluate.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint file, or folder of a run: its best, else its last")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys of the run's config to change")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help="checkpoint file, or folder of a run: its best, else its last; with --config also of ALBEF or ELIP, or "
+        "safetensors",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys of the config to change")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file to use instead of the config in the checkpoint"
+    )
     parser.add_argument("--split", help="split to evaluate: val, test, ... (default: test if there is one, else val)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the results (default: eval/SPLIT in the run's output_dir)"
@@ -39,12 +52,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print the metrics, write results and pictures, and return 0."""
     args = parse_args(argv)
-    path = find_checkpoint(args.checkpoint)
-    contents = checkpoint.load(path)
-    config = config_from_dict(contents["config"], source=str(path), overrides=args.overrides)
+    path = checkpoint.find(args.checkpoint)
+    weights = read_weights(path)
+    config = choose_config(weights, args.config, args.overrides)
     with start_run(config) as run:
         task = TASKS.build(config.task.name, config)
-        checkpoint.load_weights(task, contents["model"], path)
+        if args.config is None:
+            checkpoint.load_weights(task, weights.state, path)
+        else:
+            report = start_from(task, weights, config.model.init_allow, complete=True)
+            logging.getLogger(__name__).info("%s", report)
         split = choose_split(args.split, list(task.eval_splits()))
         result = evaluate(task.to(run.device), split, config, run)
         folder = args.out or run.output_dir / "eval" / split
@@ -62,16 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find_checkpoint(path: Path) -> Path:
-    """Return the file itself, or the best (else the last) checkpoint in a folder."""
-    if not path.is_dir():
-        return path
-    best, last = path / checkpoint.BEST, checkpoint.latest(path)
-    if best.exists():
-        return best
-    if last is None:
-        raise CheckpointError(f"there is no checkpoint in {path}. Name the output_dir of a run, or a checkpoint file.")
-    return last
+def choose_config(weights: Weights, file: Path | None, overrides: list[str]) -> RunConfig:
+    """Return the config in the file given, else that of the run that the weights are from."""
+    if file is not None:
+        return load_config(file, overrides)
+    if not weights.run:
+        raise CheckpointError(
+            f"{weights.path} does not tell the config of its run. Name one for its task, e.g. --config configs/ve.yaml"
+        )
+    return config_from_dict(weights.run["config"], source=str(weights.path), overrides=overrides)
 
 
 def choose_split(asked: str | None, known: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Train any task from a YAML config, on one process or, under torchrun, on many."""
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from elip.config import load_config
 from elip.efficiency.running import RunningCost
 from elip.engine.runtime import start_run
 from elip.engine.trainer import Trainer
+from elip.engine.warm_start import start_from
+from elip.engine.weights_file import read_weights
 from elip.registry import REDUCERS, TASKS, Registry
 from tools.cli import user_errors
 
@@ -16,6 +19,7 @@ EPILOG = """examples:
   python tools/train.py configs/demo/pretrain.yaml
   python tools/train.py configs/demo/pretrain.yaml reducer.name=random train.max_steps=100 output_dir=runs/random
   python tools/train.py configs/demo/pretrain.yaml --resume
+  python tools/train.py configs/demo/ve.yaml --init runs/demo/pretrain
   torchrun --nproc-per-node 4 tools/train.py configs/pretrain.yaml
 """
 
@@ -35,6 +39,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="go on from the last checkpoint in the output folder, or from the one given (a file or a folder)",
     )
+    parser.add_argument(
+        "--init",
+        metavar="FILE",
+        help="weights to start from: a checkpoint of any task, ours (or the folder of a run) or of ALBEF or ELIP, or "
+        "safetensors; with --resume, which has weights of its own, they are not read",
+    )
     parser.add_argument("--list-reducers", action="store_true", help="print all reducers with their papers, and exit")
     parser.add_argument("--list-tasks", action="store_true", help="print all tasks with their papers, and exit")
     args = parser.parse_intermixed_args(argv)
@@ -42,6 +52,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("a config is needed, e.g. configs/demo/pretrain.yaml")
     if isinstance(args.resume, str):
         args.resume = Path(args.resume)
+    if args.init is not None:
+        args.overrides.append(f"model.init={json.dumps(args.init)}")
     return args
 
 
@@ -56,7 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list_reducers or args.list_tasks or config is None:
         return 0
     with start_run(config) as run:
-        task = TASKS.build(config.task.name, config).to(run.device)
+        task = TASKS.build(config.task.name, config)
+        if config.model.init is not None and args.resume is False:
+            report = start_from(task, read_weights(Path(config.model.init)), config.model.init_allow)
+            logging.getLogger(__name__).info("%s", report)
+        task = task.to(run.device)
         outcome = Trainer(task, config, run, RunningCost(task).figures).fit(args.resume)
         logging.getLogger(__name__).info("%s", _summary(outcome, run.output_dir))
     return 0

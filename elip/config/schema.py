@@ -54,7 +54,10 @@ class ModelConfig(Section):
     embed_dim: int = Field(256, gt=0)
     """Width E of the joint image-text embedding."""
     init: str | None = None
-    """Checkpoint of ours to start from (weights only); see also `--init`."""
+    """Weights to start from, of any task: a checkpoint or the folder of a run of ours, a published ALBEF or ELIP
+    checkpoint, or safetensors; the same as `--init`."""
+    init_allow: list[str] = []
+    """Names, or beginnings of names, of weights there that may go unused though that is not expected."""
 
 
 class ReducerConfig(BaseModel):

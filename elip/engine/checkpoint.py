@@ -73,11 +73,37 @@ def set_aside_later(folder: Path, step: int) -> list[Path]:
     return [path.rename(path.with_name(f"{path.name}.abandoned")) for path in later]
 
 
+def find(path: Path) -> Path:
+    """Return the file itself, or the best (else the last) checkpoint in a folder."""
+    if not path.is_dir():
+        return path
+    best, last = path / BEST, latest(path)
+    if best.exists():
+        return best
+    if last is None:
+        raise CheckpointError(f"there is no checkpoint in {path}. Name the output_dir of a run, or a checkpoint file.")
+    return last
+
+
 def load(path: Path) -> dict[str, Any]:
     """Return the contents of a checkpoint, on the CPU.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is not one of ours.
+    """
+    contents = read(path)
+    if not {"config", "model", "step"} <= contents.keys():
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this toolkit. To start from the weights of another one, use --init."
+        )
+    return contents
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a pickled file holds, on the CPU; a dict, made of tensors and plain values only.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it holds something else.
     """
     if not path.is_file():
         there = ", ".join(p.name for p in in_order(path.parent)) if path.parent.is_dir() else ""
@@ -87,11 +113,15 @@ def load(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
     except _DAMAGED as error:
+        if isinstance(error, UnpicklingError) and "Unsupported" in str(error):
+            raise CheckpointError(
+                f"{path} holds Python objects beside tensors and plain values, and reading those could run any code. "
+                "Where you trust the file, keep its weights only: "
+                "torch.save({'model': torch.load(FILE, weights_only=False)['model']}, NEW_FILE)"
+            ) from error
         raise CheckpointError(f"{path} is cut short or damaged: it cannot be read.{_way_out(path)}") from error
-    if not isinstance(contents, dict) or not {"config", "model", "step"} <= contents.keys():
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this toolkit. To start from the weights of another one, use --init."
-        )
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path} holds no dict of weights, but a {type(contents).__name__}.")
     return contents
 
 

@@ -52,10 +52,10 @@ class LearningRate:
             length = epochs
         else:
             self._warmup = min(config.warmup_steps, total_steps)
-            length = max(1, total_steps - self._warmup)
+            length = total_steps - self._warmup
         self._cosine = CosineLRScheduler(
             optimizer,
-            t_initial=length,
+            t_initial=max(2, length),  # timm warns of 1, of which only the first value is used: that of 2 is the same
             lr_min=config.min_lr,
             warmup_t=self._warmup,
             warmup_lr_init=config.warmup_lr,

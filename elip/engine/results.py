@@ -12,12 +12,14 @@ from elip.task import EvalResult
 
 
 def write_result(result: EvalResult, folder: Path) -> None:
-    """Write `metrics.json`, and `chance.json` and `predictions.jsonl` if known, into `folder`, making it if need be."""
+    """Write `metrics.json`, and what else the result holds but pictures, into `folder`, making it if need be."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     _write_text(folder / "metrics.json", json.dumps(result.metrics, indent=2) + "\n")
     if result.chance:
         _write_text(folder / "chance.json", json.dumps(result.chance, indent=2) + "\n")
+    for name, content in result.files.items():
+        _write_text(folder / name, json.dumps(content, ensure_ascii=False) + "\n")
     if result.predictions:
         lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in result.predictions)
         _write_text(folder / "predictions.jsonl", lines)

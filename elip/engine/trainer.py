@@ -122,6 +122,8 @@ class Trainer:
 
     def _resume(self, path: Path) -> None:
         contents = checkpoint.load(path)
+        if "optimizer" not in contents:
+            raise CheckpointError(f"{path} holds weights only, nothing to go on with. Start from them with --init.")
         checkpoint.load_weights(self._task, contents["model"], path)
         self._check_same_run(contents, path)
         load_optimizer_state(self._optimizer, contents["optimizer"], path)

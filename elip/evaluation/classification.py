@@ -3,15 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from elip.data.labelled import Labelled, LabelledEvalSet
+from elip.evaluation.examples import draw_best_and_worst
 from elip.models.classifier import Classified
 from elip.task import Batch, EvalResult, Evaluator
-from elip.visualize import Example, best_and_worst, examples_sheet
 
 
 def evaluate_classifier(
@@ -51,7 +49,16 @@ def evaluate_classifier(
         metrics={"accuracy": 100 * (predicted == truth).double().mean().item()},
         chance={"accuracy": 100 * (truth.bincount().max() / len(truth)).item()},
         predictions=predictions,
-        pictures=_examples(data, classify, collate, predictions, names, num_pictures, evaluator),
+        pictures=draw_best_and_worst(
+            data,
+            torch.tensor([_given_to_truth(one) for one in predictions]),
+            lambda index: _describe(predictions[index]),
+            lambda batch, **options: classify(batch, **options).vision,
+            collate,
+            names,
+            num_pictures,
+            evaluator,
+        ),
     )
 
 
@@ -66,41 +73,11 @@ def _prediction(example: Labelled, scores: Tensor, guess: int, labels: Sequence[
     }
 
 
-def _examples(
-    data: LabelledEvalSet,
-    classify: Callable[..., Classified],
-    collate: Callable[[list[Any]], Batch],
-    predictions: Sequence[dict[str, Any]],
-    names: Sequence[str],
-    num_pictures: int,
-    evaluator: Evaluator,
-) -> dict[str, np.ndarray]:
-    """A sheet of the texts whose truth is given the highest and the lowest probability."""
-    quality = torch.tensor([one["scores"][one["truth"]] for one in predictions])
-    best, worst = best_and_worst(quality, num_pictures)
-    if not best:
-        return {}
-
-    def show(batch: Batch) -> dict[str, Tensor]:
-        kept = classify(batch, track_source=True).vision.kept
-        image = batch["image"]
-        image = image[:, None] if image.dim() == 4 else image  # [b, K, 3, H, W]
-        if not kept:
-            return {"image": image}
-        return {"image": image, "kept": kept[max(kept)].unflatten(0, (-1, len(image))).transpose(0, 1)}
-
-    shown = evaluator.map(Subset(data, best + worst), show, collate)
-    examples = [
-        Example(
-            image=shown["image"][row],
-            title=f"{'best' if row < len(best) else 'worst'}: {quality[place]:.0%} for the truth",
-            lines=_lines(predictions[place]),
-            kept=shown["kept"][row] if "kept" in shown else None,
-        )
-        for row, place in enumerate(best + worst)
-    ]
-    return {"examples": examples_sheet(examples, names)}
+def _given_to_truth(prediction: dict[str, Any]) -> float:
+    """Return the probability of the right label."""
+    return prediction["scores"][prediction["truth"]]
 
 
-def _lines(prediction: dict[str, Any]) -> list[str]:
-    return [prediction["text"], f"prediction: {prediction['prediction']}", f"truth: {prediction['truth']}"]
+def _describe(prediction: dict[str, Any]) -> tuple[str, list[str]]:
+    lines = [prediction["text"], f"prediction: {prediction['prediction']}", f"truth: {prediction['truth']}"]
+    return f"{_given_to_truth(prediction):.0%} for the truth", lines

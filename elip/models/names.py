@@ -37,7 +37,8 @@ _RENAMES = {
 }
 _DERIVED = (".embeddings.position_ids", ".cls.predictions.decoder.weight", ".cls.predictions.decoder.bias")
 """Endings of names whose values follow from others: a range of numbers, and the tied output layer."""
-_INVERSE = {ours: theirs for theirs, ours in _RENAMES.items()}
+_INVERSE = {ours: theirs for theirs, ours in sorted(_RENAMES.items(), key=lambda pair: -len(pair[1]))}
+"""Longest first: `decoder.mlm_head.` before `decoder.`."""
 _POSITIONS, _BERT_HEAD = ".embeddings.position_embeddings.weight", ".cls.predictions."
 _QUEUE, _FILLED = "queues.image", "queues.filled"
 _BERT = re.compile(r"(text_(?:encoder|decoder)(?:_m)?\.)(?:bert\.)?((?:embeddings|encoder)\..+)")

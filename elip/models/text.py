@@ -102,6 +102,13 @@ class AttentionProjections(nn.Module):
         out = F.scaled_dot_product_attention(q, kv.key, kv.value, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         return rearrange(out, "b h (m l) d -> (m b) l (h d)", l=x.shape[1])
 
+    def probabilities(self, x: Tensor, kv: KeyValue, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the same from attention that is written out, and its probabilities [T, heads, L, N]; T = B."""
+        q = self._heads(self.query(x))
+        logits = q @ kv.key.mT * q.shape[-1] ** -0.5
+        probabilities = (logits if mask is None else logits.masked_fill(~mask, float("-inf"))).softmax(dim=-1)
+        return (probabilities @ kv.value).transpose(1, 2).flatten(2), probabilities
+
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
@@ -164,7 +171,7 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Tensor,
-        mask: Tensor,
+        mask: Tensor | None,
         source: KeyValue | None = None,
         source_mask: Tensor | None = None,
         causal: bool = False,
@@ -174,6 +181,13 @@ class Layer(nn.Module):
         if source is not None:
             x = self.crossattention(x, source, source_mask)
         return self.output(self.intermediate(x), x)
+
+    def watched(self, x: Tensor, mask: Tensor, source: KeyValue, source_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the texts after this layer, and the probabilities of its cross-attention [T, heads, L, N]."""
+        x = self.attention(x, None, mask)
+        taken, probabilities = self.crossattention.self.probabilities(x, source, source_mask)
+        x = self.crossattention.output(taken, x)
+        return self.output(self.intermediate(x), x), probabilities
 
 
 class LayerStack(nn.Module):
@@ -253,6 +267,28 @@ class TextEncoder(nn.Module):
             source = kv if image_index is None else kv.select(image_index)
             text = self._run(layer, text, key_mask(mask), source, source_mask)
         return text
+
+    def fuse_watched(self, text: Tensor, mask: Tensor, image_kv: ImageKV, layer: int) -> tuple[Tensor, Tensor]:
+        """Return what `fuse` returns for as many texts as images, and the cross-attention of one layer.
+
+        Args:
+            text, mask, image_kv: as in `fuse`.
+            layer: counted from 0 over all layers, text-only ones included.
+
+        Returns:
+            [T, L, D], and probabilities [T, heads, L, N], from which the former was computed.
+        """
+        attention = None
+        source_mask = None if image_kv.mask is None else key_mask(image_kv.mask)
+        for index, (fusion, kv) in enumerate(zip(self.fusion_layers, image_kv.layers, strict=True), self.fusion_layer):
+            if index == layer:
+                text, attention = fusion.watched(text, key_mask(mask), kv, source_mask)
+            else:
+                text = fusion(text, key_mask(mask), kv, source_mask)
+        if attention is None:
+            last = len(self.encoder.layer) - 1
+            raise ValueError(f"layer {layer} is no fusion layer; those are {self.fusion_layer} to {last}")
+        return text, attention
 
     def _run(self, layer: Callable[..., Any], *args: Any) -> Tensor:
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():

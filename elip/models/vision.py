@@ -38,6 +38,19 @@ class BlockTokens:
 
 
 @dataclass(frozen=True)
+class BlockAttention:
+    """The attention of one block, as its result was computed from it.
+
+    Args:
+        matrix: [B, heads, P + N, P + N], probabilities.
+        tokens: the patch tokens that met in it.
+    """
+
+    matrix: Tensor
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
 class VisionOutput:
     """What the encoder gives back.
 
@@ -49,6 +62,7 @@ class VisionOutput:
         cls_rows: CLS attention to the patches, [B, heads, N], of the blocks it was asked for.
         kept: for each block that reduced, which patches still had a token to themselves, [B, rows, columns] bool; only
             where the source of the tokens is tracked.
+        attention: of the block that was asked for.
     """
 
     embeds: Tensor
@@ -57,6 +71,7 @@ class VisionOutput:
     losses: dict[str, Tensor] = field(default_factory=dict)
     cls_rows: dict[int, Tensor] = field(default_factory=dict)
     kept: dict[int, Tensor] = field(default_factory=dict)
+    attention: BlockAttention | None = None
 
     @property
     def mask(self) -> Tensor | None:
@@ -179,6 +194,7 @@ class VisionEncoder(nn.Module):
         teacher: Tensor | None = None,
         track_source: bool = False,
         cls_rows: tuple[int, ...] = (),
+        attention_of: int | None = None,
     ) -> VisionOutput:
         """Return the image's tokens, reduced on the way.
 
@@ -191,6 +207,7 @@ class VisionEncoder(nn.Module):
             teacher: [B, P, D], patch tokens of an unreduced encoder.
             track_source: keep track of which token each patch lives in.
             cls_rows: blocks whose CLS attention to give back.
+            attention_of: block whose whole attention to give back, as a part of the graph; it is not fused then.
         """
         run = _Pass(
             encoder=self,
@@ -204,6 +221,7 @@ class VisionEncoder(nn.Module):
                 teacher=teacher,
             ),
             wanted_rows=cls_rows,
+            wanted_attention=attention_of,
         )
         x = self.embed(image)
         tokens = Tokens.start(x[:, self.num_prefix_tokens :], self.grid, track_source)
@@ -212,7 +230,7 @@ class VisionEncoder(nn.Module):
         x = self.norm(x)
         tokens = tokens.with_x(x[:, self.num_prefix_tokens :])
         losses = run.reducer.auxiliary_losses(tokens, run.context)
-        return VisionOutput(x, tokens, run.counts, losses, run.rows, run.kept)
+        return VisionOutput(x, tokens, run.counts, losses, run.rows, run.kept, run.attention)
 
     def embed(self, image: Tensor) -> Tensor:
         """Return prefix and patch tokens with their positions, as block 0 gets them: [B, P + N, D]."""
@@ -276,12 +294,19 @@ class _Pass:
     """One forward pass: the tokens on their way through the blocks."""
 
     def __init__(
-        self, encoder: VisionEncoder, reducer: TokenReducer, context: ReductionContext, wanted_rows: tuple[int, ...]
+        self,
+        encoder: VisionEncoder,
+        reducer: TokenReducer,
+        context: ReductionContext,
+        wanted_rows: tuple[int, ...],
+        wanted_attention: int | None,
     ) -> None:
         self.encoder = encoder
         self.reducer = reducer
         self.context = context
         self.wanted_rows = wanted_rows
+        self.wanted_attention = wanted_attention
+        self.attention: BlockAttention | None = None
         self.counts: list[BlockTokens] = []
         self.rows: dict[int, Tensor] = {}
         self.kept: dict[int, Tensor] = {}
@@ -292,11 +317,14 @@ class _Pass:
         x, tokens = self._reduced(x, tokens, lambda t: reducer.before_block(index, t, context))
         in_attention = x.shape[1]
         needs = reducer.needs(index) | (Needs.CLS_ROW if index in self.wanted_rows else Needs.NOTHING)
+        needs |= Needs.MATRIX if index == self.wanted_attention else Needs.NOTHING
         bias = self._bias(index, tokens)
         function = reducer.attention(index, tokens, context)
         x, facts = run(self.encoder.attention_half, index, x, needs, bias, function)
         if index in self.wanted_rows and facts.cls_row is not None:
             self.rows[index] = facts.cls_row
+        if index == self.wanted_attention and facts.matrix is not None:
+            self.attention = BlockAttention(facts.matrix, tokens)
         x, tokens = self._reduced(x, tokens, lambda t: reducer.after_attention(index, t, facts, context))
         x = run(self.encoder.mlp_half, index, x)
         per_image = None if tokens.mask is None else tokens.mask.sum(dim=1) + self.encoder.num_prefix_tokens

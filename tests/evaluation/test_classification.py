@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from elip.data.labelled import Labelled
-from elip.evaluation import classification
+from elip.evaluation import examples
 from elip.evaluation.classification import evaluate_classifier
 from elip.models.classifier import Classified
 from elip.task import EvalResult
@@ -68,7 +68,7 @@ def test_predictions_come_in_the_order_of_the_data() -> None:
 
 def test_the_sheet_shows_the_surest_right_answer_and_the_surest_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Example] = []
-    monkeypatch.setattr(classification, "examples_sheet", lambda examples, names: shown.extend(examples))
+    monkeypatch.setattr(examples, "examples_sheet", lambda several, names: shown.extend(several))
     evaluate(num_pictures=3)
     assert [one.lines[0] for one in shown] == ["text 0", "text 2", "text 1"]
     assert [one.title.split(":")[0] for one in shown] == ["best", "best", "worst"]

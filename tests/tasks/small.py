@@ -19,18 +19,27 @@ FILES = {
     "ve": {"train": "ve_train", "val": "ve_val", "test": "ve_test"},
     "nlvr": {"train": "nlvr_train", "val": "nlvr_val", "test": "nlvr_test"},
     "retrieval": {"train": "retrieval_train", "val": "retrieval_val", "test": "retrieval_test"},
+    "vqa": {"train": "vqa_train", "val": "vqa_val", "test": "vqa_test"},
+    "grounding": {"train": "grounding_train", "val": "grounding_val", "test": "grounding_testA"},
     "nlvr_pretrain": {"train": "pretrain_train", "val": "retrieval_val", "test": "retrieval_test"},
 }
 """Annotation files of the tests' DigitScenes, by task and split."""
 
-OWN = {"retrieval": ("reducer.look_ahead=",)}
+OWN = {"retrieval": ("reducer.look_ahead=",), "grounding": ("task.k_test=", "reducer.look_ahead=")}
 """Beginnings of the overrides that a demo config does not take; by default those of the task."""
+
+FURTHER = {
+    "vqa": {"task.answer_list": "vqa_answer_list"},
+    "grounding": {f"task.{name}": f"grounding_{name}" for name in ("refs", "instances", "detections")},
+}
+"""Keys that name further files of the tests' DigitScenes."""
 
 
 def small_run(name: str, digits: Path, tiny: Sequence[str]) -> list[str]:
     """Return overrides that turn configs/demo/NAME.yaml into a run of seconds."""
     replaced = ("data.train=", "data.val=", "data.test=", *OWN.get(name, ("task.",)))
     shared = [one for one in tiny if not one.startswith(replaced)]
+    shared += [f"{key}={digits}/{file}.json" for key, file in FURTHER.get(name, {}).items()]
     return shared + [f"data.{split}=[{digits}/{file}.json]" for split, file in FILES[name].items()]
 
 

@@ -179,7 +179,7 @@ def test_a_made_up_batch_trains_and_infers_without_any_file(run: list[str], tmp_
 
 
 def test_a_batch_of_one_is_refused_because_it_has_no_negatives(run: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"train\.batch_size: hard negatives.*at least 2 pairs; got 1"):
+    with pytest.raises(ConfigError, match=r"train\.batch_size: retrieval needs at least 2 pairs.*got 1"):
         small_task("retrieval", [*run, "train.batch_size=1"])
 
 

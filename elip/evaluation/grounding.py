@@ -1,0 +1,130 @@
+"""Grounding without boxes in training: detected boxes ranked by the map of where a text is found in a picture."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Subset
+
+from elip.data.grounding import BoxList, GroundingEvalSet, Target
+from elip.task import Batch, EvalResult, Evaluator
+from elip.visualize import Box, Example, best_and_worst, examples_sheet
+
+MIN_IOU = 0.5
+"""Overlap with the true box from which a chosen one counts as right."""
+
+
+def evaluate_grounding(
+    data: GroundingEvalSet,
+    locate: Callable[[Batch], Tensor],
+    collate: Callable[[list[Any]], Batch],
+    num_pictures: int,
+    evaluator: Evaluator,
+) -> EvalResult:
+    """Return the share of texts whose best-ranked detection overlaps what is meant, in all and by split of RefCOCO+.
+
+    The chance beside it is that of choosing any of a picture's detections.
+
+    Args:
+        data: texts with pictures and boxes.
+        locate: a batch to a map [b, rows, columns], the larger the more the text is there.
+        collate: items to a batch.
+        num_pictures: examples on the sheet.
+        evaluator: spreads the work over ranks.
+    """
+    maps = evaluator.map(data, lambda batch: {"map": locate(batch).float()}, collate)["map"]
+    outcomes = [_choose(target, heat) for target, heat in zip(data.targets, maps, strict=True)]
+    right = [outcome["iou"] >= MIN_IOU for outcome in outcomes]
+    guess = [_chance(target) for target in data.targets]
+    predictions = [
+        {"image": item["image"], "text": text, "ref_id": item["ref_id"], "split": target.split, **outcome}
+        for item, text, target, outcome in zip(data.annotations, data.texts, data.targets, outcomes, strict=True)
+    ]
+    return EvalResult(
+        metrics=_by_split(data.targets, right),
+        predictions=predictions,
+        pictures=_examples(data, maps, predictions, num_pictures, collate, evaluator),
+        chance=_by_split(data.targets, guess),
+    )
+
+
+def box_scores(heat: Tensor, size: tuple[int, int], boxes: Sequence[BoxList]) -> list[float]:
+    """Return for each box the sum of the map in it, over the root of its area (ALBEF's ranking).
+
+    Args:
+        heat: [rows, columns], stretched over the picture.
+        size: height and width of the picture, pixels.
+        boxes: left, top, width, height.
+    """
+    shown = F.interpolate(heat[None, None], size=size, mode="bicubic", align_corners=False)[0, 0]
+    scores = []
+    for left, top, width, height in boxes:
+        inside = shown[int(top) : int(top + height), int(left) : int(left + width)]
+        scores.append(inside.sum().item() / max(width * height, 1e-6) ** 0.5)
+    return scores
+
+
+def iou(one: BoxList, other: BoxList) -> float:
+    """Return intersection over union of two boxes: left, top, width, height."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    total = one[2] * one[3] + other[2] * other[3] - shared
+    return shared / total if total > 0 else 0.0
+
+
+def _choose(target: Target, heat: Tensor) -> dict[str, Any]:
+    scores = box_scores(heat, target.size, target.detections)
+    chosen = target.detections[int(np.argmax(scores))]
+    return {"prediction": chosen, "truth": target.box, "iou": iou(chosen, target.box)}
+
+
+def _chance(target: Target) -> float:
+    return float(np.mean([iou(box, target.box) >= MIN_IOU for box in target.detections]))
+
+
+def _by_split(targets: Sequence[Target], values: Sequence[float]) -> dict[str, float]:
+    """Return means in percent: of all, then of each split there is."""
+    splits = sorted({target.split for target in targets})
+    found = {"accuracy": float(np.mean(values)) * 100}
+    for split in splits:
+        here = [value for target, value in zip(targets, values, strict=True) if target.split == split]
+        found[f"accuracy_{split}"] = float(np.mean(here)) * 100
+    return found
+
+
+def _examples(
+    data: GroundingEvalSet,
+    maps: Tensor,
+    predictions: Sequence[dict[str, Any]],
+    num_pictures: int,
+    collate: Callable[[list[Any]], Batch],
+    evaluator: Evaluator,
+) -> dict[str, np.ndarray]:
+    """Return a sheet of the texts whose box was met best and worst: picture with both boxes, heat map, text."""
+    best, worst = best_and_worst(torch.tensor([one["iou"] for one in predictions]), num_pictures)
+    if not best:
+        return {}
+    images = evaluator.map(Subset(data, best + worst), lambda batch: {"image": batch["image"]}, collate)["image"]
+    examples = []
+    for row, place in enumerate(best + worst):
+        one, target = predictions[place], data.targets[place]
+        heat = maps[place].clamp_min(0)
+        examples.append(
+            Example(
+                image=images[row][None],
+                title=f"{'best' if row < len(best) else 'worst'}: overlap {one['iou']:.2f}",
+                lines=[one["text"], "green: what is meant", "red: chosen"],
+                heat=heat[None] / heat.max().clamp_min(1e-12),
+                boxes=[_drawn(target.box, target, "lime"), _drawn(one["prediction"], target, "red")],
+            )
+        )
+    return {"examples": examples_sheet(examples)}
+
+
+def _drawn(box: BoxList, target: Target, colour: str) -> Box:
+    (left, top, width, height), (rows, columns) = box, target.size
+    return Box(left / columns, top / rows, (left + width) / columns, (top + height) / rows, colour)
