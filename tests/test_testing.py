@@ -72,7 +72,7 @@ class Neighbours(TokenReducer):
             return tokens
         group = torch.arange(tokens.num_tokens)
         group = torch.where(group < 2 * pairs, group // 2, group - pairs).expand(len(tokens.x), -1)
-        size = tokens.sizes.unsqueeze(-1)
+        size = tokens.sizes.to(tokens.x.dtype).unsqueeze(-1)
         left = tokens.num_tokens - pairs
         index = group.unsqueeze(-1).expand_as(tokens.x)
         total = tokens.x.new_zeros(len(index), left, tokens.x.shape[2]).scatter_add(1, index, size * tokens.x)

@@ -47,7 +47,7 @@ class Report:
             ("resized", len(self.resized), ", ".join(f"{_short(n)} {how}" for n, how in self.resized.items())),
             ("copied to twins", len(self.twins), _grouped(self.twins)),
             ("left over", len(self.left_over), _grouped(self.left_over)),
-            ("repeat others", len(self.derived), ", ".join(self.derived)),
+            ("repeat others", len(self.derived), _counted(map(_ending, self.derived))),
             ("newly initialised", len(self.new), _grouped(self.new)),
         )
         told = [f"  {what:18}{count:5}  {names}".rstrip() for what, count, names in lines if count or what == "taken"]
@@ -204,5 +204,14 @@ def _group(name: str) -> str:
     return ".".join(parts[:length])
 
 
+def _ending(name: str) -> str:
+    """Return a published name of a repeated tensor without the module that it is in."""
+    return ".".join(name.split(".")[-2:])
+
+
 def _grouped(names: Iterable[str]) -> str:
-    return ", ".join(f"{group} ({count})" for group, count in Counter(map(_group, names)).items())
+    return _counted(map(_group, names))
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in Counter(names).items())

@@ -43,6 +43,16 @@ def test_a_warmup_longer_than_the_run_just_rises() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["epoch", "step"])
+@pytest.mark.parametrize("warmup_steps", [0, 2])
+def test_a_run_of_one_epoch_or_step_is_nothing_to_warn_of(
+    schedule: str, warmup_steps: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = OptimConfig(schedule=schedule, lr=1.0, warmup_lr=0.5, warmup_steps=warmup_steps, warmup_interval=1)
+    assert rates(config, epochs=1, steps_per_epoch=4, total_steps=warmup_steps + 1)[-1] >= 0.75
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("schedule", ["epoch", "step"])
 def test_no_warmup_starts_at_the_peak(schedule: str) -> None:
     config = OptimConfig(schedule=schedule, lr=1.0, warmup_steps=0)
     assert rates(config, epochs=2, steps_per_epoch=3, total_steps=6)[0] == 1.0

@@ -39,6 +39,8 @@ def small_run(name: str, digits: Path, tiny: Sequence[str]) -> list[str]:
     """Return overrides that turn configs/demo/NAME.yaml into a run of seconds."""
     replaced = ("data.train=", "data.val=", "data.test=", *OWN.get(name, ("task.",)))
     shared = [one for one in tiny if not one.startswith(replaced)]
+    if name == "grounding":
+        shared.append("task.cam_layer=1")
     shared += [f"{key}={digits}/{file}.json" for key, file in FURTHER.get(name, {}).items()]
     return shared + [f"data.{split}=[{digits}/{file}.json]" for split, file in FILES[name].items()]
 

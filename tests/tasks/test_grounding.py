@@ -15,7 +15,7 @@ from tests.tasks.small import learn, small_run, small_task, training_batch, with
 
 def grounding(digits: Path, tiny: list[str], *overrides: str) -> list[str]:
     both = f"data.test=[{digits}/grounding_testA.json, {digits}/grounding_testB.json]"
-    return [*small_run("grounding", digits, tiny), "task.cam_layer=1", both, *overrides]
+    return [*small_run("grounding", digits, tiny), both, *overrides]
 
 
 def test_a_batch_is_learnt(digits: Path, tiny: list[str]) -> None:
