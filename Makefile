@@ -35,7 +35,7 @@ demo-tasks: $(STAMP)
 	$(BIN)/python tools/compare.py --column 'no pre-training=runs/demo/scratch' --column ours=runs/demo/tuned
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check
