@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
+from elip.data.boxes import iou
 from elip.data.grounding import BoxList, GroundingEvalSet, Target
 from elip.task import Batch, EvalResult, Evaluator
 from elip.visualize import Box, Example, best_and_worst, examples_sheet
@@ -65,15 +66,6 @@ def box_scores(heat: Tensor, size: tuple[int, int], boxes: Sequence[BoxList]) ->
         inside = shown[int(top) : int(top + height), int(left) : int(left + width)]
         scores.append(inside.sum().item() / max(width * height, 1e-6) ** 0.5)
     return scores
-
-
-def iou(one: BoxList, other: BoxList) -> float:
-    """Return intersection over union of two boxes: left, top, width, height."""
-    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    total = one[2] * one[3] + other[2] * other[3] - shared
-    return shared / total if total > 0 else 0.0
 
 
 def _choose(target: Target, heat: Tensor) -> dict[str, Any]:

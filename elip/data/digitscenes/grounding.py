@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+from elip.data.boxes import iou
 from elip.data.digitscenes.draw import Box
 from elip.data.digitscenes.pictures import Picture
 from elip.data.digitscenes.scene import MAX_DIGITS, NUM_CELLS, Digit, Scene
@@ -108,7 +109,7 @@ def _detections(picture: Picture, image_size: int) -> list[list[float]]:
         width, height = (rng.uniform(0.12, 0.36) * image_size for _ in range(2))
         x, y = rng.uniform(0, image_size - width), rng.uniform(0, image_size - height)
         box = [round(value, 2) for value in (x, y, width, height)]
-        if all(_iou(box, digit) <= _MAX_OVERLAP for digit in picture.boxes):
+        if all(iou(box, digit) <= _MAX_OVERLAP for digit in picture.boxes):
             found.append(box)
     rng.shuffle(found)
     return found
@@ -121,11 +122,3 @@ def _jittered(box: Box, image_size: int, rng: Random) -> list[float]:
     left, top = max(left, 0.0), max(top, 0.0)
     right, bottom = min(right, float(image_size)), min(bottom, float(image_size))
     return [round(value, 2) for value in (left, top, right - left, bottom - top)]
-
-
-def _iou(one: list[float], other: Box) -> float:
-    """Return intersection over union of two boxes [x, y, w, h]."""
-    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
