@@ -58,7 +58,14 @@ class Grounding(PairFinetuningTask):
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         if split not in self._tests:
             self._tests[split] = self.eval_set(split)
-        return evaluate_grounding(self._tests[split], self.locate, self.collate, self.config.eval.pictures, evaluator)
+        return evaluate_grounding(
+            self._tests[split],
+            self.locate,
+            lambda batch, **options: self.model.albef.encode_image(batch["image"], **options),
+            self.collate,
+            self.config.eval.pictures,
+            evaluator,
+        )
 
     def eval_set(self, split: str) -> GroundingEvalSet:
         """Return the texts of a split with what they refer to."""

@@ -202,7 +202,7 @@ class Trainer:
 
     def _keep_if_best(self) -> None:
         assert self._evaluated is not None
-        score = self._evaluated["metrics"][self._task.headline]
+        score = self._evaluated["metrics"].get(self._task.headline, -math.inf)  # none where the truth is not known
         best = self._best["metrics"][self._task.headline] if self._best else -math.inf
         if score > best:
             self._best = self._evaluated

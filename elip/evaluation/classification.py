@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from elip.data.labelled import Labelled, LabelledEvalSet
-from elip.evaluation.examples import draw_best_and_worst
+from elip.evaluation.examples import Account, draw_best_and_worst
 from elip.models.classifier import Classified
 from elip.task import Batch, EvalResult, Evaluator
 
@@ -78,6 +78,6 @@ def _given_to_truth(prediction: dict[str, Any]) -> float:
     return prediction["scores"][prediction["truth"]]
 
 
-def _describe(prediction: dict[str, Any]) -> tuple[str, list[str]]:
+def _describe(prediction: dict[str, Any]) -> Account:
     lines = [prediction["text"], f"prediction: {prediction['prediction']}", f"truth: {prediction['truth']}"]
-    return f"{_given_to_truth(prediction):.0%} for the truth", lines
+    return Account(f"{_given_to_truth(prediction):.0%} for the truth", lines)

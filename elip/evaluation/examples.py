@@ -1,7 +1,7 @@
 """A sheet of the best and the worst items of an evaluation."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -9,13 +9,22 @@ from torch.utils.data import Dataset, Subset
 
 from elip.models.vision import VisionOutput
 from elip.task import Batch, Evaluator
-from elip.visualize import Example, best_and_worst, examples_sheet
+from elip.visualize import Box, Example, best_and_worst, examples_sheet
+
+
+class Account(NamedTuple):
+    """What a sheet says of an item; see `elip.visualize.Example`, whose fields these are."""
+
+    title: str
+    lines: Sequence[str]
+    heat: Tensor | None = None
+    boxes: Sequence[Box] = ()
 
 
 def draw_best_and_worst(
     data: Dataset,
     quality: Tensor,
-    describe: Callable[[int], tuple[str, Sequence[str]]],
+    describe: Callable[[int], Account],
     encode: Callable[..., VisionOutput],
     collate: Callable[[list[Any]], Batch],
     names: Sequence[str],
@@ -27,7 +36,7 @@ def draw_best_and_worst(
     Args:
         data: items that `collate` joins to a batch with a key `image`: [b, 3, H, W], or [b, K, 3, H, W].
         quality: [N], of the items, the higher the better.
-        describe: from an item's number to its title and the lines below.
+        describe: from an item's number to what the sheet says of it.
         encode: a batch, and options of the image encoder, to the tokens of its images, all first ones first.
         names: of the K pictures of an item.
         num_pictures: items on the sheet.
@@ -47,14 +56,15 @@ def draw_best_and_worst(
 
     shown = evaluator.map(Subset(data, best + worst), show, collate)
     examples = []
-    for row, place in enumerate(best + worst):
-        title, lines = describe(place)
+    for row, account in enumerate(map(describe, best + worst)):
         examples.append(
             Example(
                 image=shown["image"][row],
-                title=f"{'best' if row < len(best) else 'worst'}: {title}",
-                lines=lines,
+                title=f"{'best' if row < len(best) else 'worst'}: {account.title}",
+                lines=account.lines,
                 kept=shown["kept"][row] if "kept" in shown else None,
+                heat=account.heat,
+                boxes=account.boxes,
             )
         )
     return {"examples": examples_sheet(examples, names)}

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Subset
 
 from elip.data.boxes import iou
 from elip.data.grounding import BoxList, GroundingEvalSet, Target
+from elip.evaluation.examples import Account, draw_best_and_worst
+from elip.models.vision import VisionOutput
 from elip.task import Batch, EvalResult, Evaluator
-from elip.visualize import Box, Example, best_and_worst, examples_sheet
+from elip.visualize import Box
 
 MIN_IOU = 0.5
 """Overlap with the true box from which a chosen one counts as right."""
@@ -21,6 +22,7 @@ MIN_IOU = 0.5
 def evaluate_grounding(
     data: GroundingEvalSet,
     locate: Callable[[Batch], Tensor],
+    encode: Callable[..., VisionOutput],
     collate: Callable[[list[Any]], Batch],
     num_pictures: int,
     evaluator: Evaluator,
@@ -32,6 +34,7 @@ def evaluate_grounding(
     Args:
         data: texts with pictures and boxes.
         locate: a batch to a map [b, rows, columns], the larger the more the text is there.
+        encode: a batch, and options of the image encoder, to the tokens of its images.
         collate: items to a batch.
         num_pictures: examples on the sheet.
         evaluator: spreads the work over ranks.
@@ -47,7 +50,16 @@ def evaluate_grounding(
     return EvalResult(
         metrics=_by_split(data.targets, right),
         predictions=predictions,
-        pictures=_examples(data, maps, predictions, num_pictures, collate, evaluator),
+        pictures=draw_best_and_worst(
+            data,
+            torch.tensor([one["iou"] for one in predictions]),
+            lambda index: _describe(predictions[index], data.targets[index], maps[index]),
+            encode,
+            collate,
+            ["image"],
+            num_pictures,
+            evaluator,
+        ),
         chance=_by_split(data.targets, guess),
     )
 
@@ -88,33 +100,14 @@ def _by_split(targets: Sequence[Target], values: Sequence[float]) -> dict[str, f
     return found
 
 
-def _examples(
-    data: GroundingEvalSet,
-    maps: Tensor,
-    predictions: Sequence[dict[str, Any]],
-    num_pictures: int,
-    collate: Callable[[list[Any]], Batch],
-    evaluator: Evaluator,
-) -> dict[str, np.ndarray]:
-    """Return a sheet of the texts whose box was met best and worst: picture with both boxes, heat map, text."""
-    best, worst = best_and_worst(torch.tensor([one["iou"] for one in predictions]), num_pictures)
-    if not best:
-        return {}
-    images = evaluator.map(Subset(data, best + worst), lambda batch: {"image": batch["image"]}, collate)["image"]
-    examples = []
-    for row, place in enumerate(best + worst):
-        one, target = predictions[place], data.targets[place]
-        heat = maps[place].clamp_min(0)
-        examples.append(
-            Example(
-                image=images[row][None],
-                title=f"{'best' if row < len(best) else 'worst'}: overlap {one['iou']:.2f}",
-                lines=[one["text"], "green: what is meant", "red: chosen"],
-                heat=heat[None] / heat.max().clamp_min(1e-12),
-                boxes=[_drawn(target.box, target, "lime"), _drawn(one["prediction"], target, "red")],
-            )
-        )
-    return {"examples": examples_sheet(examples)}
+def _describe(prediction: dict[str, Any], target: Target, heat: Tensor) -> Account:
+    heat = heat.clamp_min(0)
+    return Account(
+        f"overlap {prediction['iou']:.2f}",
+        [prediction["text"], "green: what is meant", "red: chosen"],
+        heat[None] / heat.max().clamp_min(1e-12),
+        [_drawn(target.box, target, "lime"), _drawn(prediction["prediction"], target, "red")],
+    )
 
 
 def _drawn(box: BoxList, target: Target, colour: str) -> Box:

@@ -6,7 +6,7 @@ meets all texts it is to be matched with, from either direction, with its keys a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, inf
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from elip.data.datasets import collate_samples
 from elip.data.retrieval import RetrievalEvalSet
 from elip.data.text import Tokenizer
 from elip.errors import DataError
+from elip.evaluation.examples import Account, draw_best_and_worst
 from elip.models.albef import Albef
 from elip.task import Batch, EvalResult, Evaluator
 from elip.visualize import kept_patches_sheet
@@ -63,7 +64,10 @@ def evaluate_retrieval(
     num_pictures: int,
     evaluator: Evaluator,
 ) -> EvalResult:
-    """Return recall in both directions, the best texts for each image, and a sheet of the patches that captions keep.
+    """Return recall in both directions, the best texts for each image, and two sheets.
+
+    One shows the images whose own texts are furthest ahead of, and furthest behind, all others; the other one the
+    patches that captions keep.
 
     Args:
         albef, match, k, evaluator: see `score_retrieval`.
@@ -75,20 +79,61 @@ def evaluate_retrieval(
     check_candidates(k, len(data.images), len(data.texts))
     ids, mask = tokenizer.encode(data.texts.captions, text_length)
     scores = score_retrieval(albef, match, data.images, collate_samples, ids, mask, k, evaluator)
+    own = [_best_own(row, right) for row, right in zip(scores.i2t, data.image_to_texts, strict=True)]
     predictions = [
         {
-            "image": data.annotations[index]["image"],
-            "texts": [data.texts.captions[t] for t in row.topk(min(max(RECALL_AT), len(row))).indices],
-            "rank": min(ranks(row, data.image_to_texts[index])),
+            "image": item["image"],
+            "texts": [data.texts.captions[t] for t in row.topk(min(max(RECALL_AT), k)).indices],
+            "truth": data.texts.captions[text],
+            "rank": rank,
         }
-        for index, row in enumerate(scores.i2t)
+        for item, row, (text, rank) in zip(data.annotations, scores.i2t, own, strict=True)
     ]
     return EvalResult(
         metrics=recalls(scores.i2t, scores.t2i, data.image_to_texts, data.text_to_image),
         chance=chance_recalls([len(texts) for texts in data.image_to_texts]),
         predictions=predictions,
-        pictures=_kept_patches(albef, data, ids, mask, num_pictures, evaluator),
+        pictures={
+            **draw_best_and_worst(
+                data.images,
+                lead(scores.i2t, data.image_to_texts),
+                lambda index: _describe(predictions[index]),
+                lambda batch, **options: albef.encode_image(batch["image"], **options),
+                collate_samples,
+                ["image"],
+                num_pictures,
+                evaluator,
+            ),
+            **_kept_patches(albef, data, ids, mask, num_pictures, evaluator),
+        },
     )
+
+
+def lead(i2t: Tensor, image_to_texts: Sequence[Sequence[int]]) -> Tensor:
+    """Return how far the best of an image's own texts is ahead of the best of the others; infinite without others.
+
+    Shape:
+        i2t: [I, T];  returns [I]
+    """
+    own = torch.zeros_like(i2t, dtype=torch.bool)
+    for row, right in zip(own, image_to_texts, strict=True):
+        row[list(right)] = True
+    return _where(i2t, own) - _where(i2t, ~own)
+
+
+def _where(scores: Tensor, chosen: Tensor) -> Tensor:
+    return scores.masked_fill(~chosen, -inf).amax(dim=1)
+
+
+def _best_own(scores: Tensor, right: Sequence[int]) -> tuple[int, int]:
+    """Return which of an image's own texts comes first, and its rank from 0."""
+    rank, text = min(zip(ranks(scores, right), right, strict=True))
+    return text, rank
+
+
+def _describe(prediction: dict[str, Any]) -> Account:
+    lines = [f"first: {prediction['texts'][0]}", f"truth: {prediction['truth']}"]
+    return Account(f"own text at rank {prediction['rank'] + 1}", lines)
 
 
 def _kept_patches(

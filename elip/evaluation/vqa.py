@@ -7,14 +7,13 @@ from typing import Any
 import torch
 
 from elip.data.vqa import Question, VqaEvalSet
-from elip.evaluation.examples import draw_best_and_worst
+from elip.evaluation.examples import Account, draw_best_and_worst
 from elip.evaluation.vqa_accuracy import vqa_accuracy
 from elip.models.vision import VisionOutput
 from elip.task import Batch, EvalResult, Evaluator
 
 RESULT_FILE = "vqa_result.json"
 """What the official server takes: a list of {question_id, answer}."""
-UNKNOWN = float("nan")
 
 Answered = dict[str, float]
 """Answers to a question, the best one first, with their scores in [0, 1]."""
@@ -30,8 +29,8 @@ def evaluate_vqa(
 ) -> EvalResult:
     """Return answers to all questions, their official accuracy, and a sheet of the best and the worst examples.
 
-    Where the annotators' answers are not known, the accuracy is NaN. The chance that stands beside it is that of always
-    giving the answer that annotators give most often.
+    Where the annotators' answers are not known, there is no accuracy. The chance beside it is that of always giving the
+    answer that annotators give most often.
 
     Args:
         data: the questions.
@@ -45,7 +44,7 @@ def evaluate_vqa(
     predictions = [_prediction(one, given) for one, given in zip(data.questions, answered, strict=True)]
     quality = torch.tensor([_quality(one) for one in predictions])
     return EvalResult(
-        metrics={"accuracy": _mean([one["accuracy"] for one in predictions]) if data.has_answers else UNKNOWN},
+        metrics={"accuracy": _mean([one["accuracy"] for one in predictions])} if data.has_answers else {},
         chance={"accuracy": chance_accuracy([one.answers for one in data.questions])} if data.has_answers else {},
         predictions=predictions,
         pictures=draw_best_and_worst(
@@ -89,10 +88,10 @@ def _quality(prediction: dict[str, Any]) -> float:
     return sureness * (prediction["accuracy"] / 50 - 1) if "accuracy" in prediction else sureness
 
 
-def _describe(prediction: dict[str, Any]) -> tuple[str, list[str]]:
+def _describe(prediction: dict[str, Any]) -> Account:
     answer, lines = prediction["answer"], [prediction["question"]]
     lines.append(f"answer: {answer} ({prediction['scores'][answer]:.0%})")
     if "accuracy" not in prediction:
-        return "sureness", lines
+        return Account("sureness", lines)
     said = ", ".join(f"{one} x {count}" for one, count in Counter(prediction["answers"]).most_common(3))
-    return f"accuracy {prediction['accuracy']:.0f}%", [*lines, f"annotators: {said}"]
+    return Account(f"accuracy {prediction['accuracy']:.0f}%", [*lines, f"annotators: {said}"])

@@ -1,7 +1,6 @@
 """Answers on hand-made scores, and the rules of the official accuracy one by one."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -81,7 +80,7 @@ def test_predictions_name_the_question_and_what_was_said() -> None:
 
 def test_without_known_answers_there_is_no_accuracy_but_still_a_file_for_the_server(tmp_path: Path) -> None:
     result = evaluate(has_answers=False)
-    assert math.isnan(result.metrics["accuracy"])
+    assert result.metrics == {}
     assert result.chance == {}
     assert set(result.predictions[0]) == {"question_id", "image", "question", "answer", "scores"}
     write_result(result, tmp_path)
