@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0  # nobody sees a table, so that nobody needs the baseline
     shown, baseline = report.beside_baseline(records)
     found = tables(shown, baseline, args.per_block)
-    notes = [LEGEND, *report.notes(shown)]
+    notes = [LEGEND, *report.notes(shown, baseline)]
     if args.markdown:
         write(args.markdown, document(found, notes, as_markdown), "--markdown")
     if not to_stdout:
@@ -180,14 +180,15 @@ class Report:
         baseline = self._measured(self._subject.parse(BASELINE))
         return [baseline, *records], baseline
 
-    def notes(self, records: Sequence[Record]) -> list[str]:
+    def notes(self, records: Sequence[Record], baseline: Record) -> list[str]:
         """Return what to say below the tables."""
-        notes = []
+        needing = [record for record in records if record["requires_text"]]
         if self._args.vit:  # which has no text
-            needing = dict.fromkeys(record["reducer"] for record in records if record["requires_text"])
-            notes += [
-                f"{name} needs a text: a made-up text [CLS] as wide as the ViT stands for it." for name in needing
-            ]
+            said = "needs a text: a made-up text [CLS] as wide as the ViT stands for it."
+        else:
+            needing = [record for record in needing if record["tokens"] == baseline["tokens"]]
+            said = "needs a text, and this task encodes images alone: it keeps all tokens."
+        notes = [f"{name} {said}" for name in dict.fromkeys(record["reducer"] for record in needing)]
         if any(record["vision_spread"] for record in records):
             notes.append(f"±: standard deviation between images; mean of {self._source_of_images()}.")
         if self._args.target_gmacs:

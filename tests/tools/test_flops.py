@@ -11,6 +11,8 @@ from unittest import mock
 import pytest
 
 from elip.registry import REDUCERS
+from tests.conftest import PROJECT
+from tests.tasks.small import small_run, without_reducer
 from tools import flops
 
 from .conftest import Command
@@ -101,6 +103,16 @@ def test_the_tables_of_a_config_show_inference_training_step_and_memory(
     for title in ("One inference, GMACs", "One training step, GMACs", "Memory; saved"):
         assert title in out
     assert "needs a text" not in out  # the task has one
+
+
+@pytest.mark.parametrize(("task", "reducer"), [("retrieval", ELIP), ("retrieval", "topk"), ("ve", ELIP)])
+def test_a_reducer_that_has_no_text_to_go_by_is_named(
+    digits: Path, tiny: list[str], task: str, reducer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = without_reducer(small_run(task, digits, tiny))
+    assert flops.main(["--config", str(PROJECT / f"configs/demo/{task}.yaml"), "--reducer", reducer, *run]) == 0
+    told = "elip needs a text, and this task encodes images alone: it keeps all tokens." in capsys.readouterr().out
+    assert told == (task == "retrieval" and reducer == ELIP)
 
 
 def test_a_reducer_of_the_configs_name_starts_from_the_configs_parameters(

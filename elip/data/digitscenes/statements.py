@@ -9,6 +9,10 @@ from elip.data.digitscenes.scene import COLOURS, NUM_CELLS, Scene
 from elip.data.digitscenes.words import DIGIT_NAMES, count_phrase, place_phrase, with_article, words_in
 
 _FRAMES = {
+    "only": (
+        "only the {side} picture shows {thing}.",
+        "there is {thing} in the {side} picture but not in the {opposite} picture.",
+    ),
     "both": ("both pictures show {thing}.", "each of the two pictures shows {thing}."),
     "one": ("only one of the two pictures shows {thing}.", "exactly one picture shows {thing}."),
     "neither": ("neither picture shows {thing}.", "none of the two pictures shows {thing}."),
@@ -24,15 +28,23 @@ _FRAMES = {
     "common": ("the two pictures have a {attribute} in common.", "there is a {attribute} that both pictures show."),
     "apart": ("the two pictures have no {attribute} in common.", "there is no {attribute} that both pictures show."),
 }
+_SHARES = {"only": 6, "each": 4, "neither": 2, "both": 2}
+"""How often a kind of statement is tried first, beside 1 for the others: what pictures show comes before counting."""
+_PER_LABEL = 2
 _NUM_PARTNERS = 30  # scenes tried for a kind of statement before another kind is taken
 
-Feature = tuple[str, str | int]
-"""Something a picture may show: a colour, a value or a filled cell."""
-_FEATURES: tuple[Feature, ...] = (
-    *(("colour", colour) for colour in COLOURS),
-    *(("value", value) for value in range(10)),
-    *(("cell", cell) for cell in range(NUM_CELLS)),
-)
+Fact = tuple[str, str | int]
+"""A colour, a value or a filled cell."""
+Thing = frozenset[Fact]
+"""What a picture may show: a digit of which so much is told."""
+_FACTS: dict[str, Sequence[str | int]] = {"colour": COLOURS, "value": range(10), "cell": range(NUM_CELLS)}
+_SIMPLE = tuple((name,) for name in _FACTS)
+_TOLD = (*_SIMPLE, ("colour", "value"))
+"""What may be told of a digit. Two digits that share colour and value are rare, so only some kinds tell both."""
+_THINGS: dict[tuple[str, ...], list[Thing]] = {
+    told: [frozenset(zip(told, facts, strict=True)) for facts in product(*(_FACTS[name] for name in told))]
+    for told in _TOLD
+}
 
 
 class Statement(NamedTuple):
@@ -45,12 +57,12 @@ class Statement(NamedTuple):
 
 
 def statements(scenes: Sequence[Scene], index: int) -> list[Statement]:
-    """Return a true and a false statement about scene `index`, >= 1, and some earlier one, on either side.
+    """Return two true and two false statements about scene `index`, >= 1, and some earlier one, on either side.
 
     The kind of statement is drawn before the other scene, so that neither label prefers one kind.
     """
     rng = scenes[index].rng("statements")
-    return [_statement(scenes, index, holds, rng) for holds in (True, False)]
+    return [_statement(scenes, index, holds, rng) for holds in (True, False) * _PER_LABEL]
 
 
 def words() -> set[str]:
@@ -59,7 +71,8 @@ def words() -> set[str]:
 
 
 def _statement(scenes: Sequence[Scene], index: int, holds: bool, rng: Random) -> Statement:
-    for kind in rng.sample(tuple(_FRAMES), len(_FRAMES)):
+    counts = [_SHARES.get(kind, 1) for kind in _FRAMES]
+    for kind in rng.sample(tuple(_FRAMES), counts=counts, k=sum(counts)):
         for partner in rng.sample(range(index), min(index, _NUM_PARTNERS)):
             left, right = rng.sample((scenes[index], scenes[partner]), 2)
             parts = _MAKERS[kind](left, right, holds, rng)
@@ -71,35 +84,44 @@ def _statement(scenes: Sequence[Scene], index: int, holds: bool, rng: Random) ->
 Maker = Callable[[Scene, Scene, bool, Random], dict[str, str] | None]
 
 
-def _shown(scene: Scene) -> set[Feature]:
-    return {(name, getattr(digit, name)) for digit in scene.digits for name in ("colour", "value", "cell")}
+def _shown(scene: Scene) -> set[Thing]:
+    return {frozenset((name, getattr(digit, name)) for name in told) for digit in scene.digits for told in _TOLD}
 
 
-def _phrase(feature: Feature, rng: Random) -> str:
-    name, value = feature
-    if name == "colour":
-        return f"{with_article(str(value))} digit"
-    if name == "value":
-        return with_article(DIGIT_NAMES[int(value)])
-    return f"a digit {place_phrase(int(value), rng)}"
+def _phrase(thing: Thing, rng: Random) -> str:
+    facts = dict(thing)
+    noun = DIGIT_NAMES[int(facts["value"])] if "value" in facts else "digit"
+    noun = with_article(f"{facts['colour']} {noun}" if "colour" in facts else noun)
+    return f"{noun} {place_phrase(int(facts['cell']), rng)}" if "cell" in facts else noun
 
 
-def _shown_by(when_true: tuple[int, ...], when_false: tuple[int, ...]) -> Maker:
-    """Return a maker that takes a feature by the number of pictures which show it."""
+def _shown_by(
+    when_true: tuple[int, ...], when_false: tuple[int, ...], told: Sequence[tuple[str, ...]] = _SIMPLE
+) -> Maker:
+    """Return a maker that takes a thing by the number of pictures which show it."""
 
     def make(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
         shown = (_shown(left), _shown(right))
         wanted = rng.choice(when_true if holds else when_false)
-        options = [feature for feature in _FEATURES if sum(feature in one for one in shown) == wanted]
+        options = [thing for thing in _THINGS[rng.choice(told)] if sum(thing in one for one in shown) == wanted]
         return {"thing": _phrase(rng.choice(options), rng)} if options else None
 
     return make
 
 
+def _only(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
+    """Return a side and what it alone shows; where the statement is to fail, the other one or both show it."""
+    side, opposite = rng.sample(("left", "right"), 2)
+    here, there = (_shown(left), _shown(right)) if side == "left" else (_shown(right), _shown(left))
+    found = (here - there if holds else rng.choice((there - here, here & there))) & {*_THINGS[rng.choice(_TOLD)]}
+    options = [thing for things in _THINGS.values() for thing in things if thing in found]  # in an order that stays
+    return {"thing": _phrase(rng.choice(options), rng), "side": side, "opposite": opposite} if options else None
+
+
 def _each(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
-    """Return one feature for each side; where the statement is to fail, just one of the sides fails."""
+    """Return one thing for each side; where the statement is to fail, just one of the sides fails."""
     in_left, in_right = _shown(left), _shown(right)
-    either = [feature for feature in _FEATURES if feature in in_left | in_right]
+    either = [thing for things in _THINGS.values() for thing in things if thing in in_left | in_right]
     wanted = 2 if holds else 1
     options = [
         (one, other)
@@ -142,16 +164,17 @@ def _common(wanted: bool) -> Maker:
 
     def make(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
         name, word = rng.choice((("colour", "colour"), ("value", "digit")))
-        common = {feature for feature in _shown(left) & _shown(right) if feature[0] == name}
+        common = _shown(left) & _shown(right) & {*_THINGS[(name,)]}
         return {"attribute": word} if (bool(common) is wanted) is holds else None
 
     return make
 
 
 _MAKERS: dict[str, Maker] = {
+    "only": _only,
     "both": _shown_by(when_true=(2,), when_false=(1,)),
     "one": _shown_by(when_true=(1,), when_false=(0, 2)),
-    "neither": _shown_by(when_true=(0,), when_false=(1,)),
+    "neither": _shown_by(when_true=(0,), when_false=(1,), told=_TOLD),
     "each": _each,
     "more": _compared(1),
     "fewer": _compared(-1),
