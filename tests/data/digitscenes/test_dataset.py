@@ -147,7 +147,7 @@ def test_two_image_items_are_balanced(folder: Path, split: str, num: int) -> Non
     items = load(folder, f"nlvr_{split}")
     assert keys(items) == {frozenset({"images", "sentence", "label"})}
     labels = [item["label"] for item in items]
-    assert labels.count("True") == labels.count("False") == num - 1
+    assert labels.count("True") == labels.count("False") == 2 * (num - 1)
     assert all(len(set(item["images"])) == 2 for item in items)
 
 
