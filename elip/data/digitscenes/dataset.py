@@ -14,7 +14,7 @@ from elip.data.digitscenes.vocab import write_tokenizer
 from elip.errors import DataError
 
 NAME = "DigitScenes"
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same settings come to make other files than before."""
 IMAGE_SIZES = (32, 4096)
 """Smallest and largest side: below, digits blur; above, JPEG and memory are near their ends."""
