@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from elip.config.schema import RunConfig
@@ -16,7 +16,7 @@ from elip.data.datasets import collate_samples
 from elip.data.retrieval import Described, DescribedTrainSet, RetrievalEvalItem, RetrievalEvalSet
 from elip.errors import ConfigError
 from elip.evaluation.retrieval import evaluate_retrieval
-from elip.models.alignment import AlignmentModel, MomentumFeatures
+from elip.models.alignment import MAX_TEMP, MIN_TEMP, AlignmentModel, MomentumFeatures
 from elip.models.vision import VisionOutput
 from elip.objectives.itc import itc_loss, same_image_targets, soft_targets
 from elip.objectives.itm import Negatives, itm_loss
@@ -28,8 +28,18 @@ class AlignmentConfig(MomentumConfig):
     """Settings of tasks that contrast and match images and texts."""
 
     queue_size: int = Field(65536, gt=0)
-    temp: float = Field(0.07, ge=0.001, le=0.5)
+    temp: float = Field(0.07, ge=MIN_TEMP, le=MAX_TEMP)
     """Initial temperature of the contrastive loss."""
+    min_temp: float = Field(MIN_TEMP, ge=MIN_TEMP, le=MAX_TEMP)
+    """Lower bound of what it may become: where it falls too far, contrast drowns the other losses."""
+
+    @model_validator(mode="after")
+    def _start_in_bounds(self) -> "AlignmentConfig":
+        if self.temp < self.min_temp:
+            raise ValueError(
+                f"temp ({self.temp:g}) is below min_temp ({self.min_temp:g}): raise it, or lower the bound"
+            )
+        return self
 
 
 class AlignmentTask(VisionLanguageTask):
@@ -59,6 +69,7 @@ class AlignmentTask(VisionLanguageTask):
             queue_size=settings.queue_size,
             momentum=settings.momentum,
             temp=settings.temp,
+            min_temp=settings.min_temp,
             twins=heads,
             image_ids=self.image_ids,
         )

@@ -36,7 +36,9 @@ class TextAssignmentConfig(TaskConfig):
 
     name: str = "nlvr_pretrain"
     temp: float = Field(0.07, ge=0.001, le=0.5)
-    """Temperature of the draw of other images, where no checkpoint gives one."""
+    """Temperature of contrast, where no checkpoint gives one."""
+    draw_temp: float | None = Field(None, gt=0)
+    """Temperature of the draw of other images, the higher the less alike they are; null takes that of contrast."""
     text_length: int = Field(25, gt=1)
     """Tokens of a caption, [CLS] included; longer ones are cut."""
 
@@ -66,7 +68,7 @@ class TextAssignmentTask(ClassificationTask):
             )
         albef = self.create_albef(projections=True)
         albef.text_encoder = PairTextEncoder(albef.text_encoder)
-        self.model = TextAssignment(albef, self.settings.temp)
+        self.model = TextAssignment(albef, self.settings.temp, self.settings.draw_temp)
 
     @classmethod
     def adapt_checkpoint(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from elip.objectives.itc import Similarities, similarities
 from elip.objectives.itm import Negatives, sample_negatives
 
 MIN_TEMP, MAX_TEMP = 0.001, 0.5
-"""Bounds of the learned temperature in the published code."""
+"""Bounds of the learned temperature, as published."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class AlignmentModel(nn.Module):
         queue_size: Q.
         momentum: decay of the twins per step.
         temp: initial temperature.
+        min_temp: lower bound of what it may become.
         twins: further modules to keep momentum twins of, by name.
         image_ids: remember in the queues which image a feature is of.
     """
@@ -60,6 +61,7 @@ class AlignmentModel(nn.Module):
         queue_size: int,
         momentum: float,
         temp: float,
+        min_temp: float = MIN_TEMP,
         twins: dict[str, nn.Module] | None = None,
         image_ids: bool = False,
     ) -> None:
@@ -67,6 +69,7 @@ class AlignmentModel(nn.Module):
         self.albef = albef
         self.itm_head = nn.Linear(albef.text_encoder.width, 2)
         self.temp = nn.Parameter(torch.tensor(temp))
+        self.min_temp = min_temp
         self._twinned = ["albef", *(twins or {})]
         for name, module in (twins or {}).items():
             self.add_module(name, module)
@@ -80,7 +83,7 @@ class AlignmentModel(nn.Module):
     @torch.no_grad()
     def on_step_start(self) -> None:
         """Keep the temperature in bounds and let the twins follow; once per optimiser step, before its forward pass."""
-        self.temp.clamp_(MIN_TEMP, MAX_TEMP)
+        self.temp.clamp_(self.min_temp, MAX_TEMP)
         self.momentum.follow(self.online())
 
     @property

@@ -21,14 +21,16 @@ class TextAssignment(nn.Module):
 
     Args:
         albef: the encoders, with projections and a `PairTextEncoder`.
-        temp: temperature of the draw.
+        temp: temperature of contrast, as pre-training has left it.
+        draw_temp: temperature of the draw; None takes that of contrast.
     """
 
-    def __init__(self, albef: Albef, temp: float) -> None:
+    def __init__(self, albef: Albef, temp: float, draw_temp: float | None = None) -> None:
         super().__init__()
         self.albef = albef
         self.ta_head = nn.Linear(albef.text_encoder.width, len(CHOICES))
         self.temp = nn.Parameter(torch.tensor(temp), requires_grad=False)
+        self.draw_temp = draw_temp
         albef.vision_proj.requires_grad_(False)
         albef.text_proj.requires_grad_(False)
 
@@ -62,4 +64,4 @@ class TextAssignment(nn.Module):
     @torch.no_grad()
     def _draw(self, embeds: Tensor) -> Pairs:
         feat = self.albef.image_feat(embeds)
-        return draw_pairs(feat @ feat.T / self.temp)
+        return draw_pairs(feat @ feat.T / (self.temp if self.draw_temp is None else self.draw_temp))

@@ -50,6 +50,17 @@ def test_it_learns_which_of_two_plain_images_a_text_belongs_to(run: list[str]) -
     assert sum(last) / len(last) > 55  # a third by chance; pairs are drawn anew in each step
 
 
+@pytest.mark.parametrize(("temp", "alike"), [(0.01, True), (10.0, False)])
+def test_images_drawn_are_the_more_alike_the_lower_the_temperature(run: list[str], temp: float, alike: bool) -> None:
+    task = small_task("nlvr_pretrain", [*without_reducer(run), "reducer={name: none}", f"task.draw_temp={temp}"])
+    image = torch.tensor([-2.0, -1.9, 1.9, 2.0])[:, None, None, None].expand(-1, 3, 32, 32)  # two dark, two bright
+    ids, own = torch.tensor([[2, 10, 20]]).expand(4, -1), torch.arange(4)
+    drawn = [task.model.assign(image, ids, torch.ones_like(ids))[1] for _ in range(60)]
+    first = torch.cat([torch.where(pairs.left == own, pairs.right, pairs.left) for pairs in drawn])
+    share = (first // 2 == own.repeat(60) // 2).double().mean().item()
+    assert share > 0.9 if alike else share < 0.5  # a third by chance
+
+
 def test_gradients_reach_all_that_is_trained_which_projections_and_temperature_are_not(run: list[str]) -> None:
     task = small_task("nlvr_pretrain", run)
     task.training_step(training_batch(task), PROGRESS).losses["loss_ta"].backward()

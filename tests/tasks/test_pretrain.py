@@ -56,6 +56,16 @@ def test_a_forward_pass_alone_moves_no_momentum_copy_and_no_queue(tiny: list[str
     assert task.state_dict()["model.queues.pointer"].item() == 8
 
 
+def test_the_temperature_falls_no_lower_than_asked_for(tiny: list[str]) -> None:
+    task = make_task(tiny, "task.min_temp=0.05")
+    with torch.no_grad():
+        task.model.temp.fill_(0.01)
+    task.on_step_start()
+    assert task.model.temp.item() == pytest.approx(0.05)
+    with pytest.raises(ConfigError, match=r"temp \(0.07\) is below min_temp \(0.1\)"):
+        make_task(tiny, "task.min_temp=0.1")
+
+
 def test_a_step_start_keeps_the_temperature_in_bounds_and_lets_the_copies_follow(tiny: list[str]) -> None:
     task = make_task(tiny, "task.momentum=0.5")
     with torch.no_grad():
