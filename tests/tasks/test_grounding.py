@@ -60,7 +60,8 @@ def test_an_evaluation_ranks_the_detections_of_every_text(
     [
         ("task.refs=null", "task.refs: grounding needs this file to evaluate"),
         ("task.detections=null", "task.detections: grounding needs this file"),
-        ("task.cam_layer=0", "task.cam_layer: fusion layers are 1 to 1, got 0"),
+        ("task={cam: itm, cam_layer: 0}", "task.cam_layer: fusion layers are 1 to 1, got 0"),
+        ("task={cam: itc, cam_layer: 3}", "task.cam_layer: blocks of the ViT are 0 to 2, got 3"),
     ],
 )
 def test_what_is_missing_or_out_of_range_is_named(digits: Path, tiny: list[str], override: str, message: str) -> None:

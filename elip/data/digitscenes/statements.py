@@ -5,10 +5,11 @@ from itertools import product
 from random import Random
 from typing import NamedTuple
 
-from elip.data.digitscenes.scene import COLOURS, NUM_CELLS, Scene
+from elip.data.digitscenes.scene import COLOURS, NUM_CELLS, Digit, Scene
 from elip.data.digitscenes.words import DIGIT_NAMES, count_phrase, place_phrase, with_article, words_in
 
 _FRAMES = {
+    "whole": ("one of the two pictures shows {things}.",),
     "only": (
         "only the {side} picture shows {thing}.",
         "there is {thing} in the {side} picture but not in the {opposite} picture.",
@@ -28,7 +29,7 @@ _FRAMES = {
     "common": ("the two pictures have a {attribute} in common.", "there is a {attribute} that both pictures show."),
     "apart": ("the two pictures have no {attribute} in common.", "there is no {attribute} that both pictures show."),
 }
-_SHARES = {"only": 6, "each": 4, "neither": 2, "both": 2}
+_SHARES = {"whole": 12, "only": 4, "each": 3}
 """How often a kind of statement is tried first, beside 1 for the others: what pictures show comes before counting."""
 _PER_LABEL = 2
 _NUM_PARTNERS = 30  # scenes tried for a kind of statement before another kind is taken
@@ -41,6 +42,7 @@ _FACTS: dict[str, Sequence[str | int]] = {"colour": COLOURS, "value": range(10),
 _SIMPLE = tuple((name,) for name in _FACTS)
 _TOLD = (*_SIMPLE, ("colour", "value"))
 """What may be told of a digit. Two digits that share colour and value are rare, so only some kinds tell both."""
+_ALL_TOLD = ("colour", "value", "cell")
 _THINGS: dict[tuple[str, ...], list[Thing]] = {
     told: [frozenset(zip(told, facts, strict=True)) for facts in product(*(_FACTS[name] for name in told))]
     for told in _TOLD
@@ -88,6 +90,10 @@ def _shown(scene: Scene) -> set[Thing]:
     return {frozenset((name, getattr(digit, name)) for name in told) for digit in scene.digits for told in _TOLD}
 
 
+def _told(digit: Digit, attributes: Sequence[str]) -> Thing:
+    return frozenset((name, getattr(digit, name)) for name in attributes)
+
+
 def _phrase(thing: Thing, rng: Random) -> str:
     facts = dict(thing)
     noun = DIGIT_NAMES[int(facts["value"])] if "value" in facts else "digit"
@@ -107,6 +113,20 @@ def _shown_by(
         return {"thing": _phrase(rng.choice(options), rng)} if options else None
 
     return make
+
+
+def _whole(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
+    """Return all that one of the pictures shows; where the statement is to fail, as many digits that none shows."""
+    shown = rng.choice((left, right)).digits
+    digits = rng.sample(shown, len(shown))
+    if not holds:
+        cells = rng.sample(range(NUM_CELLS), len(digits))
+        digits = [Digit(rng.randrange(10), rng.choice(COLOURS), cell) for cell in cells]
+    things = [_told(digit, _ALL_TOLD) for digit in digits]
+    if sum({*things} <= {_told(digit, _ALL_TOLD) for digit in scene.digits} for scene in (left, right)) != holds:
+        return None
+    *first, last = [_phrase(thing, rng) for thing in things]
+    return {"things": " and ".join([", ".join(first), last] if first else [last])}
 
 
 def _only(left: Scene, right: Scene, holds: bool, rng: Random) -> dict[str, str] | None:
@@ -171,6 +191,7 @@ def _common(wanted: bool) -> Maker:
 
 
 _MAKERS: dict[str, Maker] = {
+    "whole": _whole,
     "only": _only,
     "both": _shown_by(when_true=(2,), when_false=(1,)),
     "one": _shown_by(when_true=(1,), when_false=(0, 2)),

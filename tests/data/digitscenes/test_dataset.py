@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from elip.data.digitscenes import Settings, build, is_built
+from elip.data.digitscenes.dataset import FORMAT
 from elip.data.digitscenes.draw import draw
 from elip.data.digitscenes.handwriting import Handwriting
 from elip.data.digitscenes.scene import sample_scenes
@@ -182,7 +183,7 @@ def test_references_annotations_images_and_detections_belong_together(folder: Pa
 def test_meta_tells_settings_and_counts_and_that_all_is_there(folder: Path) -> None:
     meta = load(folder, "meta")
     assert meta["finished"] is True
-    assert meta["settings"] == {**SIZES, "image_size": 64, "seed": 0, "format": 1}
+    assert meta["settings"] == {**SIZES, "image_size": 64, "seed": 0, "format": FORMAT}
     assert meta["items"]["retrieval_train.json"] == 60
     assert set(meta["items"]) < {file.name for file in folder.glob("*.json")}
 

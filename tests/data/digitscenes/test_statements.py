@@ -45,6 +45,9 @@ def holds(statement: Statement) -> bool:
 
 def things_hold(left: Scene, right: Scene, text: str) -> bool:
     """Return whether a statement on things that pictures show is true."""
+    if whole := re.fullmatch(r"one of the two pictures shows (.+)\.", text):
+        things = re.split(", | and ", whole[1])
+        return sum(all(fitting(scene, thing) for thing in things) for scene in (left, right)) == 1
     for form in EACH_SIDE:
         if sides := re.fullmatch(form, text):
             return bool(fitting(left, sides[1]) and fitting(right, sides[2]))
