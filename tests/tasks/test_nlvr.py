@@ -115,7 +115,7 @@ def test_evaluation_gives_accuracy_predictions_and_a_sheet_and_changes_nothing(r
     assert all(torch.equal(before[name], tensor) for name, tensor in task.state_dict().items())
     right = [one["prediction"] == one["truth"] for one in result.predictions]
     assert len(right) == 4 * 5
-    assert result.metrics == {"accuracy": pytest.approx(100 * sum(right) / 10)}
+    assert result.metrics == {"accuracy": pytest.approx(100 * sum(right) / 20)}
     assert result.chance == {"accuracy": pytest.approx(50)}
     assert all(len(one["images"]) == 2 for one in result.predictions)
     assert result.pictures["examples"].dtype.name == "uint8"
