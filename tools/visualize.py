@@ -50,7 +50,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--heat",
         type=int,
         metavar="LAYER",
-        help="draw Grad-CAM of a match in this layer of the text encoder, counted from 0 over all layers (ALBEF's: 8)",
+        help="draw Grad-CAM of a match in this layer of the text encoder, counted from 0 over all layers (ALBEF's: 8); "
+        "the image is encoded without the text for it, as in training",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("kept.png"), metavar="FILE", help="picture to write (%(default)s)"
@@ -90,10 +91,10 @@ def draw(task: Task, pairs: Sequence[tuple[str, str]], heat_layer: int | None) -
     if not isinstance(task, VisionLanguageTask):
         raise ConfigError(f"{task.config.task.name} has no encoders of images and texts that this command could draw.")
     texts, images = [], []
-    for number, (image, text) in enumerate(pairs, start=1):
+    for number, (path, text) in enumerate(pairs, start=1):
         with located(f"--pair {number}"):
             texts.append(usable_caption(text, task.config.data.max_words, "TEXT"))
-            images.append(task.eval_transform(open_image(Path(), image, "IMAGE")))
+            images.append(task.eval_transform(open_image(Path(), path, "IMAGE")))
     image, (ids, mask) = torch.stack(images), task.tokenizer.encode(texts, task.fitting(None))
     albef = task.model.albef
     kept = albef.encode_image(image, albef.text_encoder.encode(ids, mask)[:, 0], track_source=True).kept
