@@ -20,6 +20,10 @@ GREY, FADE = 0.75, 0.12
 TILE_INCHES = 1.9
 TEXT_TILES, TEXT_CHARS = 1.4, 26
 """Width of the column of texts, in tiles and in characters."""
+FONT_SIZE = 9.0
+"""Of texts, in points; smaller where a text would be longer than its row is high."""
+LINE = 1.4
+"""Height of a line, in sizes of its font."""
 
 
 class Box(NamedTuple):
@@ -189,10 +193,11 @@ def _draw(axis: Any, tile: _Tile, above: str) -> None:
 def _write(axis: Any, row: _Row) -> None:
     """Write title and lines; as they are, since a user's text may hold what matplotlib takes for a formula."""
     axis.axis("off")
-    lines = "\n".join(fill(line, TEXT_CHARS) for line in row.lines)
-    if row.title:
-        axis.text(0.02, 0.98, fill(row.title, TEXT_CHARS), va="top", fontsize=9, fontweight="bold", parse_math=False)
-    axis.text(0.02, 0.5, lines, va="center", fontsize=9, parse_math=False)
+    title, lines = fill(row.title, TEXT_CHARS), "\n".join(fill(line, TEXT_CHARS) for line in row.lines)
+    axis.text(0.02, 1.0, title, va="top", fontsize=FONT_SIZE, fontweight="bold", parse_math=False)
+    used = (title.count("\n") + 1.5) * FONT_SIZE * LINE / 72 / TILE_INCHES if title else 0.0  # share of the height
+    fitting = (1 - used) * TILE_INCHES * 72 / (LINE * (lines.count("\n") + 1))
+    axis.text(0.02, 1 - used, lines, va="top", fontsize=min(FONT_SIZE, fitting), parse_math=False)
 
 
 def _pixels(figure: Figure) -> np.ndarray:

@@ -133,7 +133,7 @@ def _best_own(scores: Tensor, right: Sequence[int]) -> tuple[int, int]:
 
 def _describe(prediction: dict[str, Any]) -> Account:
     lines = [f"first: {prediction['texts'][0]}", f"truth: {prediction['truth']}"]
-    return Account(f"own text at rank {prediction['rank'] + 1}", lines)
+    return Account(f"own text is no. {prediction['rank'] + 1}", lines)
 
 
 def _kept_patches(
