@@ -15,7 +15,7 @@ from elip.data.annotations import load_annotations
 from elip.data.datasets import collate_samples
 from elip.data.retrieval import Described, DescribedTrainSet, RetrievalEvalItem, RetrievalEvalSet
 from elip.errors import ConfigError
-from elip.evaluation.retrieval import evaluate_retrieval
+from elip.evaluation.retrieval import check_candidates, evaluate_retrieval
 from elip.models.alignment import MAX_TEMP, MIN_TEMP, AlignmentModel, MomentumFeatures
 from elip.models.vision import VisionOutput
 from elip.objectives.itc import itc_loss, same_image_targets, soft_targets
@@ -60,7 +60,6 @@ class AlignmentTask(VisionLanguageTask):
                 f"train.batch_size: {config.task.name} needs at least 2 pairs a process, because hard negatives come "
                 f"from the same batch; got {config.train.batch_size}."
             )
-        self._eval_sets: dict[str, RetrievalEvalSet] = {}
 
     def create_model(self, settings: AlignmentConfig, **heads: Any) -> AlignmentModel:
         """Return the model; heads: modules beside the encoders that have momentum twins too."""
@@ -103,19 +102,25 @@ class AlignmentTask(VisionLanguageTask):
             **tokens_per_block(vision),
         }
 
+    def eval_set(self, split: str) -> Any:
+        data = self.config.data
+        annotations = load_annotations(getattr(data, split), RetrievalEvalItem)
+        return RetrievalEvalSet(annotations, data.image_root, self.eval_transform, data.max_words)
+
+    def check_recall(self, split: str, k: int) -> None:
+        """Raise an error if a split has fewer images or texts than are to be re-ranked."""
+        data = self.evaluated_on(split)
+        check_candidates(k, len(data.images), len(data.texts))
+
     def recall(self, split: str, evaluator: Evaluator, k: int, text_length: int) -> EvalResult:
         """Return how well images and texts of a split find each other; see `evaluate_retrieval`."""
-        if split not in self._eval_sets:
-            data = self.config.data
-            annotations = load_annotations(getattr(data, split), RetrievalEvalItem)
-            self._eval_sets[split] = RetrievalEvalSet(annotations, data.image_root, self.eval_transform, data.max_words)
         return evaluate_retrieval(
             self.model.albef,
             self.model.matching_logits,
-            self._eval_sets[split],
+            self.evaluated_on(split),
             self.tokenizer,
             k=k,
-            text_length=text_length,
+            text_length=self.fitting(text_length),
             num_pictures=self.config.eval.pictures,
             evaluator=evaluator,
         )

@@ -34,7 +34,6 @@ class ClassificationTask(VisionLanguageTask):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self._eval_sets: dict[str, LabelledEvalSet] = {}
 
     @property
     def text_length(self) -> int | None:
@@ -64,15 +63,13 @@ class ClassificationTask(VisionLanguageTask):
         image = self.example_images(batch_size * num_images)
         return {
             "image": image if num_images == 1 else image.unflatten(0, (batch_size, num_images)),
-            **self.example_texts(batch_size, self.text_length or self.config.data.max_words),
+            **self.example_texts(batch_size, self.fitting(self.text_length or self.config.data.max_words)),
             "label": torch.arange(batch_size) % len(self.labels),
         }
 
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
-        if split not in self._eval_sets:
-            self._eval_sets[split] = self.eval_set(split)
         return evaluate_classifier(
-            self._eval_sets[split],
+            self.evaluated_on(split),
             self.classify,
             self.collate,
             self.labels,

@@ -169,6 +169,12 @@ class Task(nn.Module):
         """
         raise NotImplementedError
 
+    def check_evaluation(self, split: str) -> None:
+        """Raise an error for what would stop an evaluation of this split, such as a missing file; by default nothing.
+
+        Called before training, which would else be lost up to its first evaluation.
+        """
+
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         """Return metrics, predictions and pictures on one split.
 

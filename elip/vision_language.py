@@ -100,6 +100,27 @@ class VisionLanguageTask(Task):
     def eval_splits(self) -> Sequence[str]:
         return [split for split in ("val", "test") if getattr(self.config.data, split)]
 
+    def eval_set(self, split: str) -> Any:
+        """Return what a split is evaluated on, read from its files.
+
+        Raises:
+            DataError: something is wrong with them.
+        """
+        raise NotImplementedError
+
+    def evaluated_on(self, split: str) -> Any:
+        """Return the `eval_set` of a split, which is made once."""
+        if split not in self._eval_sets:
+            self._eval_sets[split] = self.eval_set(split)
+        return self._eval_sets[split]
+
+    def check_evaluation(self, split: str) -> None:
+        self.evaluated_on(split)
+
+    @cached_property
+    def _eval_sets(self) -> dict[str, Any]:
+        return {}
+
     def example_images(self, batch_size: int) -> Tensor:
         """Return noise in the place of images, [B, 3, S, S]."""
         side = self.config.model.vision.image_size

@@ -53,13 +53,10 @@ class Grounding(PairFinetuningTask):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._check_layer()
-        self._tests: dict[str, GroundingEvalSet] = {}
 
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
-        if split not in self._tests:
-            self._tests[split] = self.eval_set(split)
         return evaluate_grounding(
-            self._tests[split],
+            self.evaluated_on(split),
             self.locate,
             lambda batch, **options: self.model.albef.encode_image(batch["image"], **options),
             self.collate,

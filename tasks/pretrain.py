@@ -125,6 +125,9 @@ class Pretrain(AlignmentTask):
             "mlm_labels": labels,
         }
 
+    def check_evaluation(self, split: str) -> None:
+        self.check_recall(split, self.settings.k_test)
+
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         return self.recall(split, evaluator, k=self.settings.k_test, text_length=self.settings.eval_text_length)
 

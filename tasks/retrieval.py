@@ -35,7 +35,10 @@ class Retrieval(PairFinetuningTask):
     def read(item: RetrievalItem, max_words: int) -> Described:
         return Described(item["image"], usable_caption(item["caption"], max_words), item["image_id"])
 
+    settings: RetrievalConfig
+
+    def check_evaluation(self, split: str) -> None:
+        self.check_recall(split, self.settings.k_test)
+
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
-        settings = self.settings
-        assert isinstance(settings, RetrievalConfig)
-        return self.recall(split, evaluator, k=settings.k_test, text_length=settings.eval_text_length)
+        return self.recall(split, evaluator, k=self.settings.k_test, text_length=self.settings.eval_text_length)

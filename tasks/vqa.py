@@ -78,7 +78,6 @@ class Vqa(VisionLanguageTask):
                 "task.inference=generate."
             )
         self.model = self._create_model()
-        self._eval_sets: dict[str, VqaEvalSet] = {}
 
     def _create_model(self) -> AnsweringModel:
         bert = bert_config(self.config.model.text)
@@ -171,14 +170,19 @@ class Vqa(VisionLanguageTask):
             "candidate_mask": candidates["mask"],
         }
 
+    def eval_set(self, split: str) -> VqaEvalSet:
+        data = self.config.data
+        annotations = load_annotations(getattr(data, split), VqaTestItem)
+        return VqaEvalSet(annotations, data.image_root, self.eval_transform, self.settings.eval_max_words)
+
+    def check_evaluation(self, split: str) -> None:
+        super().check_evaluation(split)
+        if self.settings.inference == "rank":
+            _ = self.candidates
+
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
-        if split not in self._eval_sets:
-            data = self.config.data
-            annotations = load_annotations(getattr(data, split), VqaTestItem)
-            words = self.settings.eval_max_words
-            self._eval_sets[split] = VqaEvalSet(annotations, data.image_root, self.eval_transform, words)
         return evaluate_vqa(
-            self._eval_sets[split],
+            self.evaluated_on(split),
             self.answer,
             self._encode,
             self._collate_questions,

@@ -83,8 +83,13 @@ class FieldCheck(Generic[T]):
         key = where[0]
         if isinstance(key, int):
             return f"item {key} must be {describe(get_args(self._shape)[0])}, got {shorten(value[key])}"
+        if not self._fields:  # a table of any keys
+            return f"entry {key!r} must be {describe(get_args(self._shape)[1])}, got {shorten(value[key])}"
         if key not in value:
             near = did_you_mean(key, value.keys() - self._fields.keys())
             return f"field {key!r} is missing.{near or f' The item has: {shorten(list(value))}.'}"
+        match get_args(self._fields[key]), where[1:]:
+            case (shape,), (int(number), *rest) if is_typeddict(shape):
+                return f"field {key!r} item {number}: {FieldCheck(shape)._explain(value[key][number], tuple(rest))}"
         near = did_you_mean(str(value[key]), [arg for arg in get_args(self._fields[key]) if isinstance(arg, str)])
         return f"field {key!r} must be {describe(self._fields[key])}, got {shorten(value[key])}.{near}"

@@ -8,18 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from torch.utils.data import Dataset
 from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations, load_annotations
-from elip.data.datasets import Sample, open_image, usable_caption
+from elip.data.datasets import Sample, usable_caption
 from elip.data.json_files import read_json
 from elip.data.messages import located
+from elip.data.retrieval import EvalImages
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
 
 BoxList: TypeAlias = list[float]
 """left, top, width, height, in pixels of the picture."""
+BOX_NUMBERS = 4
 
 
 class GroundingItem(TypedDict):
@@ -112,11 +113,17 @@ class RefData:
         detections = self._find(self._detections, str(image_id), "detections", "picture")
         if not detections:
             raise DataError(f"{self._files['detections']} has no box in picture {image_id}; a box is to be chosen")
+        for box in detections:
+            if len(box) < BOX_NUMBERS:
+                raise DataError(
+                    f"{self._files['detections']}: a box in picture {image_id} must be a list of {BOX_NUMBERS} numbers "
+                    f"(left, top, width, height; more may follow), got {box}"
+                )
         return Target(
             split=ref["split"],
             size=self._find(self._sizes, image_id, "instances", "picture"),
             box=self._find(self._boxes, ref["ann_id"], "instances", "annotation"),
-            detections=detections,
+            detections=[box[:BOX_NUMBERS] for box in detections],
         )
 
     def _find(self, table: Mapping, key: int | str, file: str, what: str):  # type: ignore[no-untyped-def]
@@ -125,7 +132,7 @@ class RefData:
         return table[key]
 
 
-class GroundingEvalSet(Dataset[Sample]):
+class GroundingEvalSet(EvalImages):
     """Test texts with their pictures: `image` [3, S, S] float, `caption`, `index`. None is passed over.
 
     Args:
@@ -147,9 +154,7 @@ class GroundingEvalSet(Dataset[Sample]):
         transform: EvalTransform,
         max_words: int = 30,
     ) -> None:
-        self.annotations = annotations
-        self.image_root = Path(image_root)
-        self.transform = transform
+        super().__init__(annotations, image_root, transform)
         self.texts: list[str] = []
         self.targets: list[Target] = []
         for index, item in enumerate(annotations):
@@ -158,10 +163,5 @@ class GroundingEvalSet(Dataset[Sample]):
                 with located("field 'ref_id'"):
                     self.targets.append(refs.target(item["ref_id"]))
 
-    def __len__(self) -> int:
-        return len(self.texts)
-
     def __getitem__(self, index: int) -> Sample:
-        with located(self.annotations.where(index)):
-            image = open_image(self.image_root, self.annotations[index]["image"])
-        return {"image": self.transform(image), "caption": self.texts[index], "index": index}
+        return {**super().__getitem__(index), "caption": self.texts[index]}

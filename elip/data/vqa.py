@@ -171,12 +171,16 @@ def read_answer_list(path: str | Path) -> list[str]:
     """Return the candidate answers in a JSON file.
 
     Raises:
-        DataError: the file is missing or malformed, holds something else than texts, holds none, or an empty one.
+        DataError: the file is missing or malformed, holds something else than texts, holds none, an empty one or
+            one twice.
     """
     answers: list[Any] = read_json(Path(path), list[str])
     if not answers:
         raise DataError(f"{path}: holds no answers")
+    first_with: dict[str, int] = {}
     for number, answer in enumerate(answers):
         if not answer.strip():
             raise DataError(f"{path} item {number}: an answer is empty")
+        if (first := first_with.setdefault(answer, number)) != number:
+            raise DataError(f"{path} item {number}: {answer!r} is item {first} already; list each answer once")
     return answers

@@ -109,6 +109,8 @@ class Trainer:
         else:
             self._resume(self._find(resume, last))
         on_first_rank(lambda: save_config(self._config, folder / "config.yaml"))
+        for split in self._task.eval_splits()[:1]:
+            self._task.check_evaluation(split)
 
     def _find(self, resume: bool | Path, last: Path | None) -> Path:
         folder = self._run.output_dir

@@ -215,8 +215,8 @@ def score_retrieval(
             kv = encoder.project(embeds[None], None if image_mask is None else image_mask[None])
             device = embeds.device
             fused = encoder.fuse(texts["hidden"][chosen].to(device), mask[chosen].to(device), kv)
-            row = torch.full((len(ids),), NOT_RANKED)
-            row[chosen] = match(fused)[:, 1].float().cpu()
+            row = torch.full((len(ids),), NOT_RANKED, device=device)
+            row[chosen.to(device)] = match(fused)[:, 1].float()
             rows.append(row)
         return {"score": torch.stack(rows)}
 

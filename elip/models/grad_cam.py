@@ -28,9 +28,10 @@ def matching_map(model: AlignmentModel, image: Tensor, ids: Tensor, mask: Tensor
         [B, rows, columns], on the patch grid; 0 where a patch was dropped.
     """
     encoder = model.albef.text_encoder
-    vision = model.albef.encode_image(image, track_source=True)
-    image_kv = encoder.project(vision.embeds, vision.mask)
-    fused, attention = encoder.fuse_watched(encoder.encode(ids, mask), mask, image_kv, layer)
+    with torch.no_grad():  # the gradient goes back to a fusion layer only
+        vision = model.albef.encode_image(image, track_source=True)
+        text, image_kv = encoder.encode(ids, mask), encoder.project(vision.embeds, vision.mask)
+    fused, attention = encoder.fuse_watched(text, mask, image_kv, layer)
     weighted = _positive(model.matching_logits(fused)[:, 1].sum(), attention).mean(dim=1)  # [B, L, P + N]
     there = mask.to(weighted.dtype).unsqueeze(-1)
     return _on_grid((weighted * there).mean(dim=1), vision.tokens)

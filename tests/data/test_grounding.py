@@ -51,6 +51,11 @@ def test_a_text_comes_with_its_picture_and_all_that_scores_it(tmp_path: Path, wr
         ({"refs": [{**REF, "image_id": 6}]}, r"detections.json has no picture 6"),
         ({"refs": [{"ref_id": 7}]}, r"refs.json.*ann_id"),
         ({"detections": {"5": []}}, r"detections.json has no box in picture 5"),
+        ({"detections": {"5": [[1, 2, 3]]}}, r"detections.json: a box in picture 5 must be a list of 4 numbers"),
+        ({"detections": {"5": [[1, 2, "x", 4]]}}, r"detections.json: entry '5' must be a list of lists, got \[\[1, 2"),
+        ({"detections": {"5": "none"}}, r"detections.json: entry '5' must be a list of lists, got 'none'"),
+        ({"instances": {**INSTANCES, "annotations": [{"id": 3}]}}, r"'annotations' item 0: field 'bbox' is missing"),
+        ({"instances": {**INSTANCES, "images": ["a"]}}, r"field 'images' item 0: must be an object {...}, got 'a'"),
         ({"detections": {"6": [[1, 2, 3, 4]]}}, r"detections.json has no picture 5"),
         ({"instances": {**INSTANCES, "images": []}}, r"instances.json has no picture 5"),
         ({"instances": {"images": []}}, r"instances.json.*annotations"),
@@ -61,6 +66,11 @@ def test_what_is_wrong_is_named_with_its_file(
 ) -> None:
     with pytest.raises(DataError, match=message):
         make(tmp_path, write_json, **changes)
+
+
+def test_what_a_detector_says_beside_a_box_is_passed_over(tmp_path: Path, write_json: WriteJson) -> None:
+    (target,) = make(tmp_path, write_json, detections={"5": [[1, 2, 3, 4, 0.9, 17]]}).targets
+    assert target.detections == [[1, 2, 3, 4]]
 
 
 def test_a_training_item_needs_no_reference(write_json: WriteJson) -> None:

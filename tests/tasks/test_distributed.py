@@ -14,14 +14,25 @@ from tests.tasks.two_processes import evaluated
 
 pytestmark = pytest.mark.slow
 
-BATCH = "eval.batch_size=4"  # leaves batches that are not full, of different numbers of items on the two ranks
+BATCH = "eval.batch_size=4"  # leaves batches that are not full
 
 
 @pytest.fixture(scope="module")
 def runs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """Overrides of a small run of each task."""
-    overrides = tiny_run(digits, tmp_path_factory.mktemp("runs"))
-    return {name: [*small_run(name, digits, overrides), BATCH] for name in FILES}
+    """Overrides of a small run of each task, whose evaluation set cannot be halved."""
+    folder = tmp_path_factory.mktemp("runs")
+    overrides = tiny_run(digits, folder)
+    return {name: [*small_run(name, digits, overrides), BATCH, odd_val(name, digits, folder)] for name in FILES}
+
+
+def odd_val(name: str, digits: Path, folder: Path) -> str:
+    """Return the override that names a file of an odd number of items, and of captions where they have several."""
+    items = json.loads((digits / f"{FILES[name]['val']}.json").read_text())
+    items = items[: len(items) - (1 - len(items) % 2)]
+    assert len(items) % 2 == 1
+    path = folder / f"{name}_val.json"
+    path.write_text(json.dumps(items))
+    return f"data.val=[{path}]"
 
 
 @pytest.fixture(scope="module")

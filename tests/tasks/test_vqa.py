@@ -286,6 +286,7 @@ ANSWER_LISTS = {
     "too few": (["yes", "no"], r"task\.k_test: .*answers\.json holds 2 candidate answers, fewer than the 16"),
     "none": ([], r"answers\.json: holds no answers"),
     "an empty one": (["yes", " "], r"answers\.json item 1: an answer is empty"),
+    "one twice": (["yes", "no", "yes"], r"answers\.json item 2: 'yes' is item 0 already"),
     "no text": (["yes", 2], r"answers\.json: item 1 must be text, got 2"),
 }
 

@@ -342,3 +342,19 @@ def test_images_of_any_mode_and_size_are_trained_on(config: Path, tiny: list[str
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     overrides = [f"data.train=[{tmp_path}/pairs.jsonl]", f"data.image_root={tmp_path}", "data.val=[]", "data.test=[]"]
     assert train.main([str(config), *tiny, *overrides, "train.epochs=1", "data.randaugment=true"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.k_test=7", "task.k_test: there are 6 images"),
+        ("data.val=[nowhere.json]", "nowhere.json"),
+    ],
+)
+def test_what_would_stop_the_first_evaluation_stops_the_start(
+    config: Path, tiny: list[str], override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([str(config), *tiny, override]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "step 1/" not in captured.out + captured.err
