@@ -21,6 +21,7 @@ TINY_VIT = ["--vit", "vit_tiny_patch16_224", "--image-size", "64"]
 """12 blocks of 16 + 1 tokens."""
 NO_CLASS_TOKEN = "vit_little_patch16_reg1_gap_256"
 ELIP = "{name: elip, begin: [1, 2], look_ahead: [2, 1], keep_ratio: [0.75, 0.5]}"
+TOPK = "{name: topk, begin: [1, 2], keep_ratio: [0.75, 0.5]}"
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *args: str) -> list[dict]:
@@ -105,7 +106,7 @@ def test_the_tables_of_a_config_show_inference_training_step_and_memory(
     assert "needs a text" not in out  # the task has one
 
 
-@pytest.mark.parametrize(("task", "reducer"), [("retrieval", ELIP), ("retrieval", "topk"), ("ve", ELIP)])
+@pytest.mark.parametrize(("task", "reducer"), [("retrieval", ELIP), ("retrieval", TOPK), ("ve", ELIP)])
 def test_a_reducer_that_has_no_text_to_go_by_is_named(
     digits: Path, tiny: list[str], task: str, reducer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
