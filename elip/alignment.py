@@ -105,7 +105,7 @@ class AlignmentTask(VisionLanguageTask):
     def eval_set(self, split: str) -> Any:
         data = self.config.data
         annotations = load_annotations(getattr(data, split), RetrievalEvalItem)
-        return RetrievalEvalSet(annotations, data.image_root, self.eval_transform, data.max_words)
+        return RetrievalEvalSet(annotations, self.images, self.eval_transform, data.max_words)
 
     def check_recall(self, split: str, k: int) -> None:
         """Raise an error if a split has fewer images or texts than are to be re-ranked."""
@@ -168,7 +168,7 @@ class PairFinetuningTask(AlignmentTask):
         data = self.config.data
         return DescribedTrainSet(
             load_annotations(data.train, self.Item),
-            data.image_root,
+            self.images,
             self.train_transform,
             seed=self.config.train.seed,
             read=partial(self.read, max_words=data.max_words),

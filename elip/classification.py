@@ -123,7 +123,7 @@ class FusedClassificationTask(ClassificationTask):
         data = self.config.data
         return LabelledTrainSet(
             load_annotations(data.train, self.Item),
-            data.image_root,
+            self.images,
             self.train_transform,
             seed=self.config.train.seed,
             read=partial(self.read, max_words=data.max_words),
@@ -134,7 +134,7 @@ class FusedClassificationTask(ClassificationTask):
         data = self.config.data
         annotations = load_annotations(getattr(data, split), self.Item)
         examples = read_all(annotations, partial(self.read, max_words=data.max_words))
-        return LabelledEvalSet(annotations, examples, data.image_root, self.eval_transform)
+        return LabelledEvalSet(annotations, examples, self.images, self.eval_transform)
 
     def on_step_start(self) -> None:
         self.model.on_step_start()

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from elip.config.schema import TaskConfig
+from elip.data.images import ImageFolder
 from elip.data.text import Tokenizer
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import ConfigError
@@ -85,6 +86,11 @@ class VisionLanguageTask(Task):
         """Return how many tokens a text may have: `length`, or with None as many as there are positions for."""
         positions = self.model.albef.text_encoder.bert_config.max_position_embeddings
         return min(length or positions, positions)
+
+    @property
+    def images(self) -> ImageFolder:
+        """Where the pictures are and how they are read, as `data:` says."""
+        return ImageFolder.configured(self.config.data)
 
     @property
     def train_transform(self) -> TrainTransform:

@@ -73,7 +73,7 @@ class Grounding(PairFinetuningTask):
             if file is None:
                 raise ConfigError(f"task.{name}: grounding needs this file to evaluate; give task.{name}=FILE.")
         annotations = load_annotations(getattr(data, split), GroundingEvalItem)
-        return GroundingEvalSet(annotations, RefData(**files), data.image_root, self.eval_transform, data.max_words)
+        return GroundingEvalSet(annotations, RefData(**files), self.images, self.eval_transform, data.max_words)
 
     def locate(self, batch: Batch) -> Tensor:
         """Return where the texts of a batch are in their images, [B, rows, columns] of patches."""

@@ -82,7 +82,7 @@ class TextAssignmentTask(ClassificationTask):
         data = self.config.data
         return PretrainDataset(
             load_annotations(data.train, PretrainItem),
-            data.image_root,
+            self.images,
             self.train_transform,
             seed=self.config.train.seed,
             max_words=data.max_words,
@@ -92,7 +92,7 @@ class TextAssignmentTask(ClassificationTask):
     def eval_set(self, split: str) -> AssignmentEvalSet:
         data = self.config.data
         annotations = load_annotations(getattr(data, split), RetrievalEvalItem)
-        return AssignmentEvalSet(annotations, data.image_root, self.eval_transform, data.max_words)
+        return AssignmentEvalSet(annotations, self.images, self.eval_transform, data.max_words)
 
     def classify(self, batch: Batch, **options: Any) -> Classified:
         if "second_image" in batch:

@@ -69,8 +69,8 @@ class Pretrain(AlignmentTask):
             "skip_broken": data.max_broken_ratio > 0,
         }
         if are_shards(data.train, "data.train"):
-            return ShardedPretrainStream(find_shards(data.train), batch_size=train.batch_size, **shared)
-        return PretrainDataset(load_annotations(data.train, PretrainItem), data.image_root, **shared)
+            return ShardedPretrainStream(find_shards(data.train), self.images, batch_size=train.batch_size, **shared)
+        return PretrainDataset(load_annotations(data.train, PretrainItem), self.images, **shared)
 
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         image, ids, mask = batch["image"], batch["ids"], batch["mask"]

@@ -101,7 +101,7 @@ class Vqa(VisionLanguageTask):
         data = self.config.data
         return VqaTrainSet(
             load_annotations(data.train, VqaItem),
-            data.image_root,
+            self.images,
             self.train_transform,
             seed=self.config.train.seed,
             max_words=data.max_words,
@@ -173,7 +173,7 @@ class Vqa(VisionLanguageTask):
     def eval_set(self, split: str) -> VqaEvalSet:
         data = self.config.data
         annotations = load_annotations(getattr(data, split), VqaTestItem)
-        return VqaEvalSet(annotations, data.image_root, self.eval_transform, self.settings.eval_max_words)
+        return VqaEvalSet(annotations, self.images, self.eval_transform, self.settings.eval_max_words)
 
     def check_evaluation(self, split: str) -> None:
         super().check_evaluation(split)

@@ -4,11 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from elip.config import load_config
 from elip.config.schema import ReducerConfig, RunConfig
+from elip.data.images import ImageFolder
 from elip.efficiency.pictures import Pictures, find_pictures
 from elip.efficiency.properties import measure_properties
 from elip.efficiency.report import Record, Row, label, to_csv, to_json, to_record
@@ -132,9 +134,12 @@ def check_args(args: argparse.Namespace) -> None:
 def subject_of(args: argparse.Namespace) -> Subject:
     """Return the model to cost reducers in."""
     if args.vit:
+        args.folder = ImageFolder(args.image_root) if args.image_root else None
         return PlainVit(args.vit, args.image_size, args.weights)
     config = load_config(args.config, args.overrides)
-    args.image_root = args.image_root or Path(config.data.image_root)
+    args.folder = ImageFolder.configured(config.data)
+    if args.image_root:
+        args.folder = replace(args.folder, root=args.image_root)
     return TaskModel(config if args.data else random_weights(config), str(args.config))
 
 
@@ -219,7 +224,7 @@ class Report:
         args = self._args
         if not args.data:
             return None
-        return find_pictures(args.data, args.image_root, args.images, self._subject.transform)
+        return find_pictures(args.data, args.folder, args.images, self._subject.transform)
 
     def _source_of_images(self) -> str:
         args = self._args

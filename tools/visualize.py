@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from elip.data.datasets import open_image, usable_caption
+from elip.data.datasets import usable_caption
 from elip.data.messages import located
 from elip.engine import checkpoint
 from elip.engine.files import writing
@@ -94,7 +95,7 @@ def draw(task: Task, pairs: Sequence[tuple[str, str]], heat_layer: int | None) -
     for number, (path, text) in enumerate(pairs, start=1):
         with located(f"--pair {number}"):
             texts.append(usable_caption(text, task.config.data.max_words, "TEXT"))
-            images.append(task.eval_transform(open_image(Path(), path, "IMAGE")))
+            images.append(task.eval_transform(replace(task.images, root=".").open(path, "IMAGE")))
     image, (ids, mask) = torch.stack(images), task.tokenizer.encode(texts, task.fitting(None))
     albef = task.model.albef
     kept = albef.encode_image(image, albef.text_encoder.encode(ids, mask)[:, 0], track_source=True).kept

@@ -1,9 +1,8 @@
 """Pairs of pictures to check text assignment on, made from the captions of a retrieval test file."""
 
-from pathlib import Path
-
 from elip.data.annotations import Annotations
 from elip.data.datasets import sample_rng
+from elip.data.images import ImageFolder
 from elip.data.labelled import Labelled, LabelledEvalSet
 from elip.data.retrieval import RetrievalEvalItem, RetrievalEvalSet
 from elip.data.transforms import EvalTransform
@@ -22,7 +21,7 @@ class AssignmentEvalSet(LabelledEvalSet):
 
     Args:
         annotations: one item a picture.
-        image_root: folder that relative image paths start from.
+        images: the folder of the pictures.
         transform: from a picture to the encoder's input.
         max_words: words of a caption kept after cleaning.
 
@@ -33,11 +32,11 @@ class AssignmentEvalSet(LabelledEvalSet):
     def __init__(
         self,
         annotations: Annotations[RetrievalEvalItem],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: EvalTransform,
         max_words: int,
     ) -> None:
-        data = RetrievalEvalSet(annotations, image_root, transform, max_words)
+        data = RetrievalEvalSet(annotations, images, transform, max_words)
         if len(annotations) < MIN_PICTURES:
             raise DataError(
                 f"{annotations.sources[0]}: text assignment takes two pictures besides a caption's own, but there are "
@@ -49,7 +48,7 @@ class AssignmentEvalSet(LabelledEvalSet):
             Labelled((files[left], files[right]), data.texts.captions[number], _choice(number))
             for number, (left, right) in enumerate(self._pairs)
         ]
-        super().__init__(annotations, examples, image_root, transform)
+        super().__init__(annotations, examples, images, transform)
 
     def item_of(self, index: int, number: int) -> int:
         return self._pairs[index][number]

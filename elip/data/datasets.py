@@ -2,17 +2,15 @@
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations
-from elip.data.images import load_image
+from elip.data.images import ImageFolder
 from elip.data.messages import located, shorten
 from elip.data.text import clean_caption
 from elip.data.transforms import TrainTransform
@@ -73,16 +71,6 @@ def usable_caption(caption: str, max_words: int, field: str = "caption") -> str:
     return text
 
 
-def open_image(image_root: Path, image: str, field: str = "image") -> Image.Image:
-    """Return the picture that an item names in `field`; a relative path starts at `image_root`.
-
-    Raises:
-        DataError: naming the field and the path.
-    """
-    with located(f"field {field!r}"):
-        return load_image(image_root / image)
-
-
 def first_sound(attempt: Callable[[int], Sample], skip_broken: bool) -> Sample:
     """Return what `attempt` gives for the first number 0, 1, ... where nothing is broken.
 
@@ -112,7 +100,7 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
 
     Args:
         annotations: the items.
-        image_root: folder that relative image paths start from.
+        images: the folder of the pictures.
         transform: from a picture to the encoder's input.
         seed: of all random choices.
         skip_broken: put another, randomly drawn item in the place of a broken one, rather than stop.
@@ -121,13 +109,13 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
     def __init__(
         self,
         annotations: Annotations[ItemT],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: TrainTransform,
         seed: int,
         skip_broken: bool = False,
     ) -> None:
         self.annotations = annotations
-        self.image_root = Path(image_root)
+        self.images = images
         self.transform = transform
         self.seed = seed
         self.skip_broken = skip_broken
@@ -156,27 +144,27 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
 
     def load(self, image: str, rng: random.Random, field: str = "image") -> Tensor:
         """Return the picture that an item names in `field`, transformed: [3, S, S] float."""
-        return self.transform(open_image(self.image_root, image, field), rng)
+        return self.transform(self.images.open(image, field), rng)
 
 
 class PretrainDataset(TrainDataset[PretrainItem]):
     """Pairs to pre-train on: `image` [3, S, S] float, `caption` cleaned text, `index` of the item.
 
     Args:
-        annotations, image_root, transform, seed, skip_broken: see `TrainDataset`.
+        annotations, images, transform, seed, skip_broken: see `TrainDataset`.
         max_words: words of a caption kept after cleaning.
     """
 
     def __init__(
         self,
         annotations: Annotations[PretrainItem],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: TrainTransform,
         seed: int,
         max_words: int = 30,
         skip_broken: bool = False,
     ) -> None:
-        super().__init__(annotations, image_root, transform, seed, skip_broken)
+        super().__init__(annotations, images, transform, seed, skip_broken)
         self.max_words = max_words
 
     def make_sample(self, item: PretrainItem, index: int, rng: random.Random) -> Sample:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations, load_annotations
 from elip.data.datasets import Sample, usable_caption
+from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
 from elip.data.messages import located
 from elip.data.retrieval import EvalImages
@@ -138,7 +139,7 @@ class GroundingEvalSet(EvalImages):
     Args:
         annotations: the texts.
         refs: what they refer to.
-        image_root: folder that relative image paths start from.
+        images: the folder of the pictures.
         transform: from a picture to the encoder's input.
         max_words: words of a text kept after cleaning.
 
@@ -150,11 +151,11 @@ class GroundingEvalSet(EvalImages):
         self,
         annotations: Annotations[GroundingEvalItem],
         refs: RefData,
-        image_root: str | Path,
+        images: ImageFolder,
         transform: EvalTransform,
         max_words: int = 30,
     ) -> None:
-        super().__init__(annotations, image_root, transform)
+        super().__init__(annotations, images, transform)
         self.texts: list[str] = []
         self.targets: list[Target] = []
         for index, item in enumerate(annotations):

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elip.data.annotations import Annotations
-from elip.data.datasets import ItemT, Sample, TrainDataset, open_image
+from elip.data.datasets import ItemT, Sample, TrainDataset
+from elip.data.images import ImageFolder
 from elip.data.messages import located
 from elip.data.transforms import EvalTransform, TrainTransform
 
@@ -35,20 +35,20 @@ class LabelledTrainSet(TrainDataset[ItemT]):
     """Texts to train on: `image` [3, S, S] float, or [K, 3, S, S] of K pictures; `caption`, `label`, `index`.
 
     Args:
-        annotations, image_root, transform, seed, skip_broken: see `TrainDataset`.
+        annotations, images, transform, seed, skip_broken: see `TrainDataset`.
         read: from an item to what it says; raises a DataError that names the field.
     """
 
     def __init__(
         self,
         annotations: Annotations[ItemT],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: TrainTransform,
         seed: int,
         read: Callable[[ItemT], Labelled],
         skip_broken: bool = False,
     ) -> None:
-        super().__init__(annotations, image_root, transform, seed, skip_broken)
+        super().__init__(annotations, images, transform, seed, skip_broken)
         self.read = read
 
     def make_sample(self, item: ItemT, index: int, rng: random.Random) -> Sample:
@@ -64,7 +64,7 @@ class LabelledEvalSet(Dataset[Sample]):
     Args:
         annotations: where the pictures are named, for messages.
         examples: what the items say.
-        image_root: folder that relative image paths start from.
+        images: the folder of the pictures.
         transform: from a picture to the encoder's input.
     """
 
@@ -72,12 +72,12 @@ class LabelledEvalSet(Dataset[Sample]):
         self,
         annotations: Annotations[Any],
         examples: Sequence[Labelled],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: EvalTransform,
     ) -> None:
         self.annotations = annotations
         self.examples = examples
-        self.image_root = Path(image_root)
+        self.images = images
         self.transform = transform
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class LabelledEvalSet(Dataset[Sample]):
         example, images = self.examples[index], []
         for number, image in enumerate(example.images):
             with located(self.annotations.where(self.item_of(index, number))):
-                images.append(self.transform(open_image(self.image_root, image, example.field)))
+                images.append(self.transform(self.images.open(image, example.field)))
         return _sample(images, example, index)
 
     def item_of(self, index: int, number: int) -> int:

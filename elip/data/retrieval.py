@@ -4,14 +4,14 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations
-from elip.data.datasets import ItemT, Sample, TrainDataset, open_image, usable_caption
+from elip.data.datasets import ItemT, Sample, TrainDataset, usable_caption
+from elip.data.images import ImageFolder
 from elip.data.messages import located
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
@@ -43,20 +43,20 @@ class DescribedTrainSet(TrainDataset[ItemT]):
     """Pictures with texts: `image` [3, S, S] float, `caption`, `image_id` (a number), `index`.
 
     Args:
-        annotations, image_root, transform, seed, skip_broken: see `TrainDataset`.
+        annotations, images, transform, seed, skip_broken: see `TrainDataset`.
         read: from an item to what it says; raises a DataError that names the field.
     """
 
     def __init__(
         self,
         annotations: Annotations[ItemT],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: TrainTransform,
         seed: int,
         read: Callable[[ItemT], Described],
         skip_broken: bool = False,
     ) -> None:
-        super().__init__(annotations, image_root, transform, seed, skip_broken)
+        super().__init__(annotations, images, transform, seed, skip_broken)
         self.read = read
 
     def make_sample(self, item: ItemT, index: int, rng: random.Random) -> Sample:
@@ -83,13 +83,13 @@ class EvalImages(Dataset[Sample]):
 
     Args:
         annotations: items with a field `image`.
-        image_root: folder that relative image paths start from.
+        images: the folder of the pictures.
         transform: from a picture to the encoder's input.
     """
 
-    def __init__(self, annotations: Annotations[Any], image_root: str | Path, transform: EvalTransform) -> None:
+    def __init__(self, annotations: Annotations[Any], images: ImageFolder, transform: EvalTransform) -> None:
         self.annotations = annotations
-        self.image_root = Path(image_root)
+        self.images = images
         self.transform = transform
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class EvalImages(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         with located(self.annotations.where(index)):
-            image = open_image(self.image_root, self.annotations[index]["image"])
+            image = self.images.open(self.annotations[index]["image"])
         return {"image": self.transform(image), "index": index}
 
 
@@ -130,7 +130,7 @@ class RetrievalEvalSet:
 
     Args:
         annotations: one item a picture.
-        image_root: folder that relative image paths start from.
+        images: the folder of the pictures.
         transform: from a picture to the encoder's input.
         max_words: words of a caption kept after cleaning.
 
@@ -141,7 +141,7 @@ class RetrievalEvalSet:
     def __init__(
         self,
         annotations: Annotations[RetrievalEvalItem],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: EvalTransform,
         max_words: int = 30,
     ) -> None:
@@ -162,7 +162,7 @@ class RetrievalEvalSet:
             self.text_to_image += [index] * len(texts)
             captions += texts
         self.annotations = annotations
-        self.images = EvalImages(annotations, image_root, transform)
+        self.images = EvalImages(annotations, images, transform)
         self.texts = EvalTexts(captions)
 
 

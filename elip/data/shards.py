@@ -23,7 +23,7 @@ from elip import distributed
 from elip.data.cache import cached_file
 from elip.data.datasets import MAX_ATTEMPTS, Sample, draw_caption, first_sound, sample_rng
 from elip.data.fields import FieldCheck
-from elip.data.images import decode_image
+from elip.data.images import ImageFolder
 from elip.data.messages import located, missing_file
 from elip.data.transforms import TrainTransform
 from elip.errors import ConfigError, DataError
@@ -179,6 +179,7 @@ class ShardedPretrainStream(IterableDataset[Sample]):
 
     Args:
         shards: tar files, at least one for each worker of each rank.
+        images: how the pictures' files are read.
         transform: from a picture to the encoder's input.
         seed: of all random choices.
         batch_size: samples a batch of one rank.
@@ -192,6 +193,7 @@ class ShardedPretrainStream(IterableDataset[Sample]):
     def __init__(
         self,
         shards: Sequence[Path],
+        images: ImageFolder,
         transform: TrainTransform,
         seed: int,
         batch_size: int,
@@ -204,6 +206,7 @@ class ShardedPretrainStream(IterableDataset[Sample]):
         skip_broken: bool = False,
     ) -> None:
         self.shards = sorted(shards)
+        self.images = images
         self.transform = transform
         self.seed = seed
         self.batch_size = batch_size
@@ -277,7 +280,7 @@ class ShardedPretrainStream(IterableDataset[Sample]):
             if extension is None:
                 raise DataError(f"no picture (.{', .'.join(IMAGE_EXTENSIONS)}) beside .{', .'.join(raw.files)}")
             with located(f"file .{extension}"):
-                image = decode_image(io.BytesIO(raw.files[extension]))
+                image = self.images.decode(io.BytesIO(raw.files[extension]))
         return {"image": self.transform(image, rng), "caption": caption}
 
 

@@ -9,6 +9,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from elip.data.annotations import Annotations
 from elip.data.datasets import Sample, TrainDataset
+from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
 from elip.data.messages import located, shorten
 from elip.data.retrieval import EvalImages
@@ -42,20 +43,20 @@ class VqaTrainSet(TrainDataset[VqaItem]):
     """Questions to train on: `image` [3, S, S] float, `question`, `answers` and their `weights`, `index`.
 
     Args:
-        annotations, image_root, transform, seed, skip_broken: see `TrainDataset`.
+        annotations, images, transform, seed, skip_broken: see `TrainDataset`.
         max_words: words of a question kept after cleaning.
     """
 
     def __init__(
         self,
         annotations: Annotations[VqaItem],
-        image_root: str | Path,
+        images: ImageFolder,
         transform: TrainTransform,
         seed: int,
         max_words: int,
         skip_broken: bool = False,
     ) -> None:
-        super().__init__(annotations, image_root, transform, seed, skip_broken)
+        super().__init__(annotations, images, transform, seed, skip_broken)
         self.max_words = max_words
 
     def make_sample(self, item: VqaItem, index: int, rng: random.Random) -> Sample:
@@ -123,7 +124,7 @@ class VqaEvalSet(EvalImages):
     """Questions to evaluate on: `image` [3, S, S] float, `question`, `index`. None is passed over.
 
     Args:
-        annotations, image_root, transform: see `EvalImages`.
+        annotations, images, transform: see `EvalImages`.
         max_words: words of a question kept after cleaning.
 
     Raises:
@@ -132,9 +133,9 @@ class VqaEvalSet(EvalImages):
     """
 
     def __init__(
-        self, annotations: Annotations[VqaTestItem], image_root: str | Path, transform: EvalTransform, max_words: int
+        self, annotations: Annotations[VqaTestItem], images: ImageFolder, transform: EvalTransform, max_words: int
     ) -> None:
-        super().__init__(annotations, image_root, transform)
+        super().__init__(annotations, images, transform)
         self.questions: list[Question] = []
         first_with: dict[int | str, int] = {}
         for index, item in enumerate(annotations):

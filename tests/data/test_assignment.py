@@ -9,6 +9,7 @@ from PIL import Image
 
 from elip.data.annotations import load_annotations
 from elip.data.assignment import AssignmentEvalSet
+from elip.data.images import ImageFolder
 from elip.data.retrieval import RetrievalEvalItem
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
@@ -23,7 +24,7 @@ def make_set(write_json: WriteJson, image_root: Path) -> MakeSet:
     def make(num_pictures: int) -> AssignmentEvalSet:
         items = [{"image": f"{i}.png", "caption": [f"{i} a", f"{i} b", f"{i} c"]} for i in range(num_pictures)]
         annotations = load_annotations([write_json(items)], RetrievalEvalItem)
-        return AssignmentEvalSet(annotations, image_root, EvalTransform(8), max_words=30)
+        return AssignmentEvalSet(annotations, ImageFolder(image_root), EvalTransform(8), max_words=30)
 
     return make
 

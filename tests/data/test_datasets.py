@@ -24,6 +24,7 @@ from elip.data.datasets import (
     draw_caption,
     sample_rng,
 )
+from elip.data.images import ImageFolder
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
 from tests.data.conftest import WriteJson
@@ -38,7 +39,7 @@ def make_dataset(write_json: WriteJson, image_root: Path) -> MakeDataset:
 
     def make(items: list[dict[str, Any]], **options: Any) -> PretrainDataset:
         annotations = load_annotations([write_json(items)], PretrainItem)
-        return PretrainDataset(annotations, image_root, TrainTransform(SIZE), **{"seed": 0, **options})
+        return PretrainDataset(annotations, ImageFolder(image_root), TrainTransform(SIZE), **{"seed": 0, **options})
 
     return make
 
@@ -213,7 +214,7 @@ def test_a_task_states_its_own_samples_in_one_method(write_json: WriteJson, imag
             return {"left": self.load(item["image"], rng), "right": self.load(item["image"], rng)}
 
     annotations = load_annotations([write_json([{"image": "0.png", "caption": ""}])], PretrainItem)
-    sample = TwoViews(annotations, image_root, TrainTransform(SIZE), seed=0)[SampleKey(0, 0)]
+    sample = TwoViews(annotations, ImageFolder(image_root), TrainTransform(SIZE), seed=0)[SampleKey(0, 0)]
     assert not torch.equal(sample["left"], sample["right"])
 
 
@@ -225,7 +226,7 @@ def test_images_are_those_that_the_items_name(write_json: WriteJson, image_root:
     items = [{"image": f"{i}.png", "caption": ""} for i in (5, 2)]
     annotations = load_annotations([write_json(items)], PretrainItem)
     whole = EvalTransform(SIZE)
-    dataset = Whole(annotations, image_root, lambda image, rng: whole(image), seed=0)  # type: ignore[arg-type]
+    dataset = Whole(annotations, ImageFolder(image_root), lambda image, rng: whole(image), seed=0)  # type: ignore[arg-type]
     for index, name in enumerate(("5.png", "2.png")):
         assert torch.equal(dataset[SampleKey(0, index)]["image"], whole(Image.open(image_root / name)))
 

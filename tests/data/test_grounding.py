@@ -9,6 +9,7 @@ from PIL import Image
 
 from elip.data.annotations import load_annotations
 from elip.data.grounding import GroundingEvalItem, GroundingEvalSet, GroundingItem, RefData
+from elip.data.images import ImageFolder
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
 from tests.data.conftest import WriteJson
@@ -28,7 +29,7 @@ def make(tmp_path: Path, write_json: WriteJson, **changes: Any) -> GroundingEval
     given = {"items": [ITEM], "refs": [REF], "instances": INSTANCES, "detections": DETECTIONS, **changes}
     paths = {name: write_json(json.dumps(content), f"{name}.json") for name, content in given.items()}
     annotations = load_annotations([paths.pop("items")], GroundingEvalItem)
-    return GroundingEvalSet(annotations, RefData(**paths), tmp_path, EvalTransform(16))
+    return GroundingEvalSet(annotations, RefData(**paths), ImageFolder(tmp_path), EvalTransform(16))
 
 
 def test_a_text_comes_with_its_picture_and_all_that_scores_it(tmp_path: Path, write_json: WriteJson) -> None:

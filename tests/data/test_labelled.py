@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations, load_annotations
 from elip.data.datasets import SampleKey, usable_caption
+from elip.data.images import ImageFolder
 from elip.data.labelled import Labelled, LabelledEvalSet, LabelledTrainSet, read_all
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
@@ -44,11 +45,13 @@ def load(write_json: WriteJson) -> Load:
 
 
 def train_set(annotations: Annotations[Item], root: Path, skip_broken: bool = False) -> LabelledTrainSet[Item]:
-    return LabelledTrainSet(annotations, root, TrainTransform(8), seed=0, read=read, skip_broken=skip_broken)
+    return LabelledTrainSet(
+        annotations, ImageFolder(root), TrainTransform(8), seed=0, read=read, skip_broken=skip_broken
+    )
 
 
 def eval_set(annotations: Annotations[Item], root: Path) -> LabelledEvalSet:
-    return LabelledEvalSet(annotations, read_all(annotations, read), root, EvalTransform(8))
+    return LabelledEvalSet(annotations, read_all(annotations, read), ImageFolder(root), EvalTransform(8))
 
 
 def test_one_picture_is_a_picture_and_several_are_stacked(load: Load, image_root: Path) -> None:

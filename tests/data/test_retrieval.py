@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from elip.data.annotations import load_annotations
 from elip.data.datasets import collate_samples
+from elip.data.images import ImageFolder
 from elip.data.retrieval import RetrievalEvalItem, RetrievalEvalSet, image_number
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
@@ -27,7 +28,7 @@ MakeSet = Callable[[list[dict[str, Any]]], RetrievalEvalSet]
 def make_set(write_json: WriteJson, image_root: Path) -> MakeSet:
     def make(items: list[dict[str, Any]]) -> RetrievalEvalSet:
         annotations = load_annotations([write_json(items, "test.json")], RetrievalEvalItem)
-        return RetrievalEvalSet(annotations, image_root, EvalTransform(8), max_words=3)
+        return RetrievalEvalSet(annotations, ImageFolder(image_root), EvalTransform(8), max_words=3)
 
     return make
 

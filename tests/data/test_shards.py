@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from elip.data.datasets import Sample, collate_samples
+from elip.data.images import ImageFolder
 from elip.data.shards import ShardedPretrainStream, are_shards, count_samples, find_shards, read_shard
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import ConfigError, DataError
@@ -59,7 +60,7 @@ def shards(write_shard: Callable[..., Path]) -> list[Path]:
 
 def stream_of(shards: Sequence[Path], **options: Any) -> ShardedPretrainStream:
     defaults: dict[str, Any] = {"seed": 0, "batch_size": BATCH, "buffer_size": 3}
-    return ShardedPretrainStream(shards, TrainTransform(8), **{**defaults, **options})
+    return ShardedPretrainStream(shards, ImageFolder(), TrainTransform(8), **{**defaults, **options})
 
 
 def loader(stream: ShardedPretrainStream, num_workers: int) -> DataLoader:
@@ -79,7 +80,7 @@ def test_a_sample_holds_image_and_clean_caption(shards: list[Path]) -> None:
 
 def test_picture_and_caption_of_a_sample_belong_together(shards: list[Path]) -> None:
     whole = EvalTransform(9)
-    stream = ShardedPretrainStream(shards, lambda image, rng: whole(image), seed=0, batch_size=1)  # type: ignore[arg-type]
+    stream = ShardedPretrainStream(shards, ImageFolder(), lambda image, rng: whole(image), seed=0, batch_size=1)  # type: ignore[arg-type]
     for sample in stream:
         number = int(sample["caption"].split()[1])
         assert torch.equal(sample["image"], whole(Image.open(io.BytesIO(picture(number)))))

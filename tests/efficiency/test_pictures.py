@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from elip.data.images import ImageFolder
 from elip.data.transforms import EvalTransform
 from elip.efficiency.pictures import Pictures, find_pictures
 from elip.errors import DataError
@@ -46,7 +47,7 @@ def test_an_annotation_file_names_pictures_from_its_own_folder_or_another(folder
     for path in (beside, elsewhere):
         path.write_text(json.dumps(items))
     assert brightness(find_pictures(beside, None, 99, EvalTransform(8))) == [7, 3]
-    assert brightness(find_pictures(elsewhere, folder, 99, EvalTransform(8))) == [7, 3]
+    assert brightness(find_pictures(elsewhere, ImageFolder(folder), 99, EvalTransform(8))) == [7, 3]
 
 
 def test_a_place_without_pictures_is_named(tmp_path: Path) -> None:
