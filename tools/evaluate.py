@@ -8,6 +8,7 @@ from pathlib import Path
 from elip.config import config_from_dict, load_config
 from elip.config.schema import RunConfig
 from elip.distributed import on_first_rank
+from elip.efficiency.evaluation import EvaluationCost, describe_cost
 from elip.engine import checkpoint
 from elip.engine.evaluator import evaluate
 from elip.engine.results import write_pictures, write_result
@@ -63,16 +64,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = start_from(task, weights, config.model.init_allow, complete=True)
             logging.getLogger(__name__).info("%s", report)
         split = choose_split(args.split, list(task.eval_splits()))
+        cost = EvaluationCost(task)
         result = evaluate(task.to(run.device), split, config, run)
         folder = args.out or run.output_dir / "eval" / split
 
         def write() -> None:
-            write_result(result, folder)
+            about = {
+                "checkpoint": path.name,
+                "step": weights.run.get("step"),
+                "headline": task.headline,
+                **cost.figures(),
+                "overrides": args.overrides,
+            }
+            write_result(result, folder, about)
             write_pictures(result.pictures, folder)
             print(f"{path}, {split}:")
             for name, value in result.metrics.items():
                 by_chance = f"   by chance {result.chance[name]:6.2f}" if name in result.chance else ""
                 print(f"  {name:12} {value:7.2f}{by_chance}")
+            print(describe_cost(about))
             print(f"metrics, predictions and pictures are in {folder}")
 
         on_first_rank(write)

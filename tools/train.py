@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from elip.config import load_config
+from elip.efficiency.evaluation import EvaluationCost
 from elip.efficiency.running import RunningCost
 from elip.engine.runtime import start_run
 from elip.engine.trainer import Trainer
@@ -73,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = start_from(task, read_weights(Path(config.model.init)), config.model.init_allow)
             logging.getLogger(__name__).info("%s", report)
         task = task.to(run.device)
-        outcome = Trainer(task, config, run, RunningCost(task).figures).fit(args.resume)
+        costs = RunningCost(task).figures, EvaluationCost(task).figures
+        outcome = Trainer(task, config, run, *costs).fit(args.resume)
         logging.getLogger(__name__).info("%s", _summary(outcome, run.output_dir))
     return 0
 

@@ -2,24 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from inspect import signature
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from elip.efficiency.count import count_macs
-from elip.efficiency.state import encoders_of, undisturbed, unreduced
+from elip.efficiency.replay import IMAGES, EncoderCall, watch_encoders
+from elip.efficiency.state import unreduced
 from elip.efficiency.task import train_step_macs
 from elip.efficiency.vision import adaptive
-from elip.models.momentum import MomentumTwins
-from elip.models.vision import BlockTokens, VisionEncoder, VisionOutput
-from elip.reducer import TokenReducer
 from elip.task import Task
-
-IMAGES = 4
-"""Images of a batch to take the mean over where costs differ between images."""
 
 _logger = logging.getLogger(__name__)
 
@@ -39,14 +30,11 @@ class RunningCost:
     """
 
     def __init__(self, task: Task) -> None:
-        self._call: _Call | None = None
+        self._call: EncoderCall | None = None
         self._known: dict[Any, float] = {}
         self._countable = True
         self._step = self._attempt(lambda: _step_figures(task))
-        twins = {id(copy) for part in task.modules() if isinstance(part, MomentumTwins) for copy in encoders_of(part)}
-        for encoder in encoders_of(task):
-            if id(encoder) not in twins:
-                encoder.register_forward_hook(self._remember, with_kwargs=True)
+        watch_encoders(task, self._remember, lambda encoder: encoder.training and torch.is_grad_enabled())
 
     def figures(self) -> dict[str, float]:
         """Return, per image: `gmacs/vision`, forward, and `gmacs/train_step`, forward and backward; and their ratios.
@@ -58,10 +46,9 @@ class RunningCost:
             return {}
         return self._attempt(lambda: {**self._vision_figures(call), **self._step})
 
-    def _vision_figures(self, call: "_Call") -> dict[str, float]:
+    def _vision_figures(self, call: EncoderCall) -> dict[str, float]:
         if "dense" not in self._known:
-            with unreduced(call.encoder):
-                self._known["dense"] = call.gmacs(images=1)
+            self._known["dense"] = call.dense_gmacs()
         if adaptive(call.blocks):
             vision = call.gmacs(IMAGES)
         else:
@@ -71,16 +58,8 @@ class RunningCost:
             vision = self._known[tokens]
         return {"gmacs/vision": vision, "gmacs/vision_ratio": vision / self._known["dense"]}
 
-    def _remember(
-        self, encoder: VisionEncoder, args: tuple[Any, ...], options: dict[str, Any], output: VisionOutput
-    ) -> None:
-        if encoder.training and torch.is_grad_enabled():
-            self._call = _Call(
-                encoder,
-                tuple(_of_first_images(value) for value in args),
-                {name: _of_first_images(value) for name, value in options.items()},
-                output.blocks,
-            )
+    def _remember(self, call: EncoderCall) -> None:
+        self._call = call
 
     def _attempt(self, count: Callable[[], dict[str, float]]) -> dict[str, float]:
         try:
@@ -91,53 +70,8 @@ class RunningCost:
             return {}
 
 
-class _Call(NamedTuple):
-    """A training pass of an image encoder: what it was called with, of its first images, and the tokens in it."""
-
-    encoder: VisionEncoder
-    args: tuple[Any, ...]
-    options: dict[str, Any]
-    blocks: list[BlockTokens]
-
-    def gmacs(self, images: int) -> float:
-        """Return the GMACs of the same pass over one image, the mean over the first `images` of them."""
-        given = signature(VisionEncoder.forward).bind(self.encoder, *self.args, **self.options).arguments
-        replay = _Replay(given.pop("self"), given)
-        with undisturbed(replay, training=True), torch.no_grad():
-            totals = [sum(count_macs(replay, replay.inputs(i)).values()) for i in range(min(images, replay.images))]
-        return fmean(totals) / 1e9
-
-
-class _Replay(nn.Module):
-    """A pass of an image encoder as a module that takes tensors only."""
-
-    def __init__(self, encoder: VisionEncoder, given: dict[str, Any]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.reducer: TokenReducer | None = given.pop("reducer", None)
-        self._tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-        self._rest = {name: value for name, value in given.items() if name not in self._tensors}
-        self.images = len(self._tensors["image"])
-
-    def inputs(self, index: int) -> tuple[Tensor, ...]:
-        """Return what one image is called with."""
-        return tuple(tensor[index : index + 1] for tensor in self._tensors.values())
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        given = dict(zip(self._tensors, tensors, strict=True))
-        return self.encoder(reducer=self.reducer, **given, **self._rest).embeds
-
-
 def _step_figures(task: Task) -> dict[str, float]:
     reduced = train_step_macs(task)
     with unreduced(task):
         dense = train_step_macs(task)
     return {"gmacs/train_step": reduced / 1e9, "gmacs/train_step_ratio": reduced / dense}
-
-
-def _of_first_images(value: Any) -> Any:
-    """Return a tensor [B, ...] for a few images, in a memory of its own; anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    value = value[:IMAGES].detach().clone()
-    return value.float() if value.is_floating_point() else value  # a half of mixed precision

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -10,19 +11,36 @@ from PIL import Image
 from elip.engine.files import write_atomically, writing
 from elip.task import EvalResult
 
+METRICS, CHANCE, PREDICTIONS, ABOUT = "metrics.json", "chance.json", "predictions.jsonl", "about.json"
+IN_TRAINING = "weights in training"
+"""Stands for the name of a checkpoint where a run was evaluated as it trained."""
 
-def write_result(result: EvalResult, folder: Path) -> None:
-    """Write `metrics.json`, and what else the result holds but pictures, into `folder`, making it if need be."""
+
+def write_result(result: EvalResult, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write `metrics.json`, and what else the result holds but pictures, into `folder`, making it if need be.
+
+    What an earlier evaluation left there goes first, so that nothing of it stands beside these figures.
+
+    Args:
+        result: of an evaluation.
+        folder: for its files.
+        about: how the figures came about, for `about.json`: `checkpoint` (a file's name, or `IN_TRAINING`), `step`,
+            `headline`, `reducer` in the evaluation, `vision_gmacs` and `vision_gmacs_dense`, ...
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / "metrics.json", json.dumps(result.metrics, indent=2) + "\n")
+        for name in (ABOUT, CHANCE, PREDICTIONS):
+            (folder / name).unlink(missing_ok=True)
+    _write_text(folder / METRICS, json.dumps(result.metrics, indent=2) + "\n")
+    if about is not None:
+        _write_text(folder / ABOUT, json.dumps(dict(about), indent=2) + "\n")
     if result.chance:
-        _write_text(folder / "chance.json", json.dumps(result.chance, indent=2) + "\n")
+        _write_text(folder / CHANCE, json.dumps(result.chance, indent=2) + "\n")
     for name, content in result.files.items():
         _write_text(folder / name, json.dumps(content, ensure_ascii=False) + "\n")
     if result.predictions:
         lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in result.predictions)
-        _write_text(folder / "predictions.jsonl", lines)
+        _write_text(folder / PREDICTIONS, lines)
 
 
 def write_pictures(pictures: Mapping[str, np.ndarray], folder: Path, prefix: str = "") -> None:

@@ -17,7 +17,7 @@ from elip.engine.evaluator import draw_training, evaluate
 from elip.engine.loader import TrainLoader
 from elip.engine.logger import RunLog
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
-from elip.engine.results import write_pictures, write_result
+from elip.engine.results import IN_TRAINING, write_pictures, write_result
 from elip.engine.rng import rng_state, set_rng_state
 from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
@@ -38,15 +38,22 @@ class Trainer:
         config: all of it; the task's own.
         run: from `start_run`.
         figures: gives more to log beside each logged step, by name; every process calls it.
+        evaluation_cost: gives what an evaluation that has just been made has cost, by name, for its `about.json`.
     """
 
     def __init__(
-        self, task: Task, config: RunConfig, run: Run, figures: Callable[[], Mapping[str, float]] = dict
+        self,
+        task: Task,
+        config: RunConfig,
+        run: Run,
+        figures: Callable[[], Mapping[str, float]] = dict,
+        evaluation_cost: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._task = task.to(run.device)
         self._config = config
         self._run = run
         self._figures = figures
+        self._evaluation_cost = evaluation_cost
         self._loader = TrainLoader(task.train_dataset(), task.collate, config, run.device)
         train, per_epoch = config.train, self._loader.steps_per_epoch
         self._total_steps = min(train.epochs * per_epoch, train.max_steps or train.epochs * per_epoch)
@@ -199,7 +206,8 @@ class Trainer:
 
     def _write(self, result: EvalResult, split: str) -> None:
         folder = self._run.output_dir
-        write_result(result, folder / "eval" / split)
+        about = {"checkpoint": IN_TRAINING, "step": self._step, "headline": self._task.headline}
+        write_result(result, folder / "eval" / split, {**about, **self._evaluation_cost()})
         write_pictures(result.pictures, folder / "pictures", prefix=f"step-{self._step:08d}-")
 
     def _keep_if_best(self) -> None:

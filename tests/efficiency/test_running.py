@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from elip.efficiency import running
-from elip.efficiency.running import IMAGES, RunningCost
+from elip.efficiency import replay
+from elip.efficiency.replay import IMAGES
+from elip.efficiency.running import RunningCost
 from elip.efficiency.task import task_cost
 from elip.reducer import NoReduction, ReductionContext
 from elip.task import Progress, Task
@@ -52,7 +53,7 @@ def test_what_was_counted_once_is_not_counted_again(monkeypatch: pytest.MonkeyPa
     cost = RunningCost(task)
     step(task)
     first = cost.figures()
-    monkeypatch.setattr(running, "count_macs", lambda *args: pytest.fail("counted again"))
+    monkeypatch.setattr(replay, "count_macs", lambda *args: pytest.fail("counted again"))
     step(task)
     assert cost.figures() == first
 

@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from elip.efficiency.running import RunningCost
-from tools import flops, train
+from tools import evaluate, flops, train
 
 
 def entries(folder: Path) -> list[dict]:
@@ -40,3 +40,30 @@ def test_a_run_logs_what_its_images_cost_and_is_not_changed_by_it(
     )
     scalars = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload().Tags()["scalars"]
     assert {f"train/{name}" for name in figures} <= {*scalars}
+
+
+def test_each_evaluation_says_by_which_weights_and_at_what_cost(
+    config: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def about(split: str) -> dict:
+        return json.loads((tmp_path / f"run/eval/{split}/about.json").read_text())
+
+    assert train.main([str(config), *tiny, "train.epochs=1"]) == 0  # ELIP, and images are searched without a text
+    assert evaluate.main([str(tmp_path / "run")]) == 0
+    reduced = "eval.reducer={name: random, begin: [1], keep_ratio: [0.25]}"
+    in_training, by_best = about("val"), about("test")
+    assert "reducer in this evaluation: none (elip needs a text" in capsys.readouterr().out
+    assert evaluate.main([str(tmp_path / "run"), reduced]) == 0
+    by_other_reducer = about("test")
+
+    assert (in_training["checkpoint"], in_training["step"]) == ("weights in training", 3)
+    assert (by_best["checkpoint"], by_best["step"], by_best["overrides"]) == ("best.pt", 3, [])
+    assert by_best["headline"] == "r_mean"
+    logged = entries(tmp_path / "run")[-1]
+    for figures in (in_training, by_best):
+        assert figures["reducer"] == "none"
+        assert figures["vision_gmacs"] == figures["vision_gmacs_dense"]
+        assert figures["vision_gmacs"] == pytest.approx(logged["gmacs/vision"] / logged["gmacs/vision_ratio"])
+    assert by_other_reducer["overrides"] == [reduced]
+    assert by_other_reducer["reducer"].startswith("random")
+    assert by_other_reducer["vision_gmacs"] < 0.7 * by_other_reducer["vision_gmacs_dense"]
