@@ -122,7 +122,7 @@ def _load_plugins(draft: Draft, plugins: Sequence[str]) -> list[str]:
 
 def _find_plugin(plugin: str, folder: Path | None) -> str:
     """Return the path of a plug-in that only lies in `folder`, and anything else as it is."""
-    is_there = not plugin.endswith(".py") or Path(plugin).expanduser().exists()
+    is_there = not plugin.endswith(".py") or os.path.exists(os.path.expanduser(plugin))
     return plugin if is_there or folder is None or not (folder / plugin).exists() else str(folder / plugin)
 
 

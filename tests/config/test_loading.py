@@ -341,14 +341,15 @@ def test_a_saved_config_loads_as_it_was(load: Load, folder: Path) -> None:
     ]
 
 
-PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
-FREE = st.dictionaries(st.text(max_size=5), PLAIN | st.lists(PLAIN, max_size=2), max_size=3)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+PLAIN = st.none() | st.booleans() | st.integers(1 - 2**63, 2**63 - 1) | st.floats(allow_nan=False) | TEXT
+FREE = st.dictionaries(TEXT, PLAIN | st.lists(PLAIN, max_size=2), max_size=3)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     options=FREE,
-    files=st.lists(st.text(), max_size=3),
+    files=st.lists(TEXT, max_size=3),
     lr=st.floats(1e-300, 1e300),
     crop=st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1)),
     clip=st.none() | st.floats(1e-9, 1e9),
