@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from elip.engine.files import write_atomically, writing
+from elip.errors import ElipError
 from elip.task import EvalResult
 
 METRICS, CHANCE, PREDICTIONS, ABOUT = "metrics.json", "chance.json", "predictions.jsonl", "about.json"
@@ -49,10 +50,22 @@ def write_pictures(pictures: Mapping[str, np.ndarray], folder: Path, prefix: str
     Shape:
         pictures: [H, W, 3] uint8 each
     """
-    with writing(folder):
-        for name, picture in pictures.items():
+    for name, picture in pictures.items():
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(folder / f"{prefix}{name.replace('/', '-')}.png")
+        write_picture(picture, folder / f"{prefix}{name.replace('/', '-')}.png")
+
+
+def write_picture(picture: np.ndarray, path: Path) -> None:
+    """Write one picture, of the kind that the name ends in.
+
+    Shape:
+        picture: [H, W, 3] uint8
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ElipError(f"cannot write {path}: no pictures are called {path.suffix!r}. Let the name end in .png.")
+    write_atomically(path, lambda file: Image.fromarray(picture).save(file, kind))
 
 
 def _write_text(path: Path, text: str) -> None:
