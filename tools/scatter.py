@@ -1,0 +1,118 @@
+"""The picture of `compare.py`: metrics against what an image costs."""
+
+import io
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from elip.errors import ConfigError, ElipError
+from tools.outcomes import Outcome
+
+FORMATS = ("png", "svg", "pdf")
+COSTS: dict[str, Callable[[Outcome], float | None]] = {
+    "image encoder in evaluation, GMACs an image": lambda one: one.eval_gmacs,
+    "training step, forward and backward, GMACs an image": lambda one: one.train_step_gmacs,
+}
+"""What a point's place may mean, by the label of the axis."""
+
+_MARKERS = "osD^v<>Ph*"
+_LABEL_WIDTH = 46  # characters of a line in the legend
+_PANEL = 4.2, 3.2  # inches
+
+
+def draw(outcomes: Mapping[str, Outcome], path: Path) -> list[str]:
+    """Write a picture: a row for each task with its metric and split, a column for each kind of cost that is known.
+
+    Every run has a mark of its own, named in a legend beside the panels, so that no label covers another.
+
+    Args:
+        outcomes: by the name to show.
+        path: the ending says the format.
+
+    Returns:
+        Which runs could not be placed, and why.
+
+    Raises:
+        ConfigError: the ending is not known, or no cost is.
+        ElipError: the file cannot be written.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise ConfigError(f"--plot: {path}: the name must end in .{', .'.join(FORMATS)}.")
+    costs = {name: cost for name, cost in COSTS.items() if any(cost(one) is not None for one in outcomes.values())}
+    if not costs:
+        raise ConfigError("--plot: no run has recorded what an image costs; evaluate again with tools/evaluate.py RUN.")
+    # only who draws pays for the import; without pyplot, no display is looked for
+    from matplotlib.figure import Figure
+
+    rows: dict[tuple[str, str, str], dict[str, Outcome]] = {}
+    for name, one in outcomes.items():
+        rows.setdefault((one.task, one.metric, one.split), {})[name] = one
+    labels = {name: _label(name, one) for name, one in outcomes.items()}
+    legend_height = 0.19 * sum(text.count("\n") + 1.3 for text in labels.values())  # inches
+    figure = Figure(figsize=(_PANEL[0] * len(costs), max(_PANEL[1] * len(rows), legend_height)), layout="constrained")
+    panels = figure.subplots(len(rows), len(costs), squeeze=False)
+    styles = {name: _style(index) for index, name in enumerate(outcomes)}
+    for (what, found), panels_of_row in zip(rows.items(), panels, strict=True):
+        for (axis, cost), panel in zip(costs.items(), panels_of_row, strict=True):
+            _fill(panel, what, axis, {name: (cost(one), one.value) for name, one in found.items()}, styles)
+            _draw_chance(panel, found)
+    marks = [panels[0][0].plot([], [], linestyle="none", label=labels[name], **styles[name])[0] for name in outcomes]
+    figure.legend(handles=marks, loc="outside right upper", fontsize="small", frameon=False)
+    _save(figure, path, kind)
+    return [
+        f"{name} has no mark in `{axis}`: that cost is not recorded"
+        for axis, cost in costs.items()
+        for name, one in outcomes.items()
+        if cost(one) is None
+    ]
+
+
+def _fill(
+    panel: Any,
+    what: tuple[str, str, str],
+    axis: str,
+    points: Mapping[str, tuple[float | None, float]],
+    styles: Mapping[str, dict[str, Any]],
+) -> None:
+    task, metric, split = what
+    panel.set(title=task, xlabel=axis, ylabel=f"{metric}, {split}")
+    panel.grid(alpha=0.3)
+    panel.margins(0.15)
+    for name, (cost, value) in points.items():
+        if cost is not None:
+            panel.plot([cost], [value], **styles[name])
+    if all(cost is None for cost, _ in points.values()):
+        panel.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=panel.transAxes)
+        panel.set(xticks=[], yticks=[])
+
+
+def _draw_chance(panel: Any, found: Mapping[str, Outcome]) -> None:
+    chances = {one.chance for one in found.values()}
+    (chance,) = chances if len(chances) == 1 else (None,)
+    if chance is not None and panel.lines:
+        panel.axhline(chance, color="grey", linestyle="--", linewidth=1, zorder=0)
+        panel.annotate("chance", (0.01, chance), xycoords=("axes fraction", "data"), va="bottom", fontsize="small")
+
+
+def _label(name: str, one: Outcome) -> str:
+    reducer = one.eval_reducer if one.eval_reducer == one.train_reducer else f"trained with {one.train_reducer}"
+    if one.eval_reducer not in (None, one.train_reducer):
+        reducer = f"{reducer}, evaluated with {one.eval_reducer}"
+    return textwrap.fill(f"{name}: {reducer}; {one.weights}", _LABEL_WIDTH)
+
+
+def _style(index: int) -> dict[str, Any]:
+    """Return the mark of a run: colours go round before shapes; smaller ones lie on larger ones and hide none."""
+    shape = _MARKERS[(index + index // 10) % len(_MARKERS)]
+    return {"color": f"C{index % 10}", "marker": shape, "markersize": max(4.0, 10 - index / 2), "zorder": 3 + index}
+
+
+def _save(figure: Any, path: Path, kind: str) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind, dpi=150)
+    try:
+        path.write_bytes(picture.getvalue())
+    except OSError as error:
+        raise ElipError(f"--plot: cannot write {path}: {error.strerror}.") from error
