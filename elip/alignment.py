@@ -13,6 +13,7 @@ from torch import Tensor
 from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
 from elip.data.datasets import collate_samples
+from elip.data.ids import check_image_ids
 from elip.data.retrieval import Described, DescribedTrainSet, RetrievalEvalItem, RetrievalEvalSet
 from elip.errors import ConfigError
 from elip.evaluation.retrieval import check_candidates, evaluate_retrieval
@@ -143,7 +144,7 @@ class PairFinetuningTask(AlignmentTask):
     Config = PairFinetuningConfig
     image_ids = True
     Item: ClassVar[Any]
-    """The fields of an item to train on, a TypedDict."""
+    """The fields of an item to train on, a TypedDict. Where it has `image_id`, each must name one picture."""
 
     @staticmethod
     def read(item: Any, max_words: int) -> Described:
@@ -166,8 +167,11 @@ class PairFinetuningTask(AlignmentTask):
 
     def train_dataset(self) -> DescribedTrainSet:
         data = self.config.data
+        annotations = load_annotations(data.train, self.Item)
+        if "image_id" in self.Item.__required_keys__:
+            check_image_ids(annotations, self.images.root)
         return DescribedTrainSet(
-            load_annotations(data.train, self.Item),
+            annotations,
             self.images,
             self.train_transform,
             seed=self.config.train.seed,

@@ -48,7 +48,7 @@ class Grounding(PairFinetuningTask):
 
     @staticmethod
     def read(item: GroundingItem, max_words: int) -> Described:
-        return Described(item["image"], usable_caption(item["text"], max_words, "text"), item["image"])
+        return Described(item["image"], usable_caption(item["text"], max_words, "text"))
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)

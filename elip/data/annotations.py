@@ -25,6 +25,7 @@ ItemT = TypeVar("ItemT")
 
 _SCHEMA = pa.schema([("item", pa.binary())])
 _ROWS_PER_BATCH = 8192
+_DIGEST = b"sha256"  # of all items, in the metadata of the last batch of a table
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +56,21 @@ class Annotations(Generic[ItemT]):
         return json.loads(self._column[index].as_py())
 
     def __iter__(self) -> Iterator[ItemT]:
-        return (self[index] for index in range(len(self)))
+        return (json.loads(text) for chunk in self._column.chunks for text in chunk.to_pylist())
 
     def where(self, index: int) -> str:
         """Return the file and the number, counted from 0, of an item in it: "train.json item 17"."""
         file = bisect_right(self._ends, index)
         start = self._ends[file - 1] if file else 0
         return f"{self.sources[file]} item {index - start}"
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Return what tells the content of the files, in their order: file, count of items, sha256 of the items."""
+        starts = [0, *self._ends[:-1]]
+        return [
+            {"file": str(source), "count": end - start, "sha256": _digest(table)}
+            for source, table, start, end in zip(self.sources, self._paths, starts, self._ends, strict=True)
+        ]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.sources, self._paths)
@@ -96,10 +105,23 @@ def _checked_table(source: Path, check: FieldCheck[Any]) -> Path:
 
 def _convert(source: Path, table: Path) -> None:
     logger.info("indexing %s", source)
-    items = read_items(source)
+    items, digest = read_items(source), sha256()
     with pa.OSFile(str(table), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         while rows := [text.encode() for text in islice(items, _ROWS_PER_BATCH)]:
-            writer.write_batch(pa.record_batch([pa.array(rows, pa.binary())], schema=_SCHEMA))
+            writer.write_batch(_batch(rows))
+            for row in rows:
+                digest.update(row + b"\n")
+        # The file's head is written before its items are known, so what is known of them all goes to its end.
+        writer.write_batch(_batch([]), custom_metadata={_DIGEST: digest.hexdigest()})
+
+
+def _batch(rows: list[bytes]) -> pa.RecordBatch:
+    return pa.record_batch([pa.array(rows, pa.binary())], schema=_SCHEMA)
+
+
+def _digest(table: Path) -> str:
+    reader = pa.ipc.open_file(pa.memory_map(str(table)))
+    return reader.get_batch_with_custom_metadata(reader.num_record_batches - 1).custom_metadata[_DIGEST].decode()
 
 
 def _check_items(source: Path, table: Path, check: FieldCheck[Any], seal: Path) -> None:

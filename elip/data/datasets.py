@@ -142,6 +142,10 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
         """
         raise NotImplementedError
 
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Return what tells the content of the annotation files; see `elip.data.annotations.Annotations`."""
+        return self.annotations.fingerprint()
+
     def load(self, image: str, rng: random.Random, field: str = "image") -> Tensor:
         """Return the picture that an item names in `field`, transformed: [3, S, S] float."""
         return self.transform(self.images.open(image, field), rng)

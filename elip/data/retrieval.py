@@ -1,9 +1,7 @@
 """Texts with numbered pictures to fine-tune on, and the two views of a test file: its pictures and its texts."""
 
-import os
 import random
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
@@ -11,6 +9,7 @@ from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations
 from elip.data.datasets import ItemT, Sample, TrainDataset, usable_caption
+from elip.data.ids import image_number, picture_path
 from elip.data.images import ImageFolder
 from elip.data.messages import located
 from elip.data.transforms import EvalTransform, TrainTransform
@@ -18,7 +17,7 @@ from elip.errors import DataError
 
 
 class RetrievalItem(TypedDict):
-    """A picture with one of its captions; all captions of a picture carry the same image id."""
+    """A picture with one of its captions; all captions of a picture carry the same image id (see `elip.data.ids`)."""
 
     image: str
     caption: str
@@ -31,12 +30,12 @@ class Described(NamedTuple):
     Args:
         image: file of the picture.
         text: about it, cleaned.
-        image_id: the same for all texts about one picture.
+        image_id: the same for all texts about one picture; None takes the path of the picture.
     """
 
     image: str
     text: str
-    image_id: str | int
+    image_id: str | int | None = None
 
 
 class DescribedTrainSet(TrainDataset[ItemT]):
@@ -63,12 +62,8 @@ class DescribedTrainSet(TrainDataset[ItemT]):
         """Return picture, text and the number of the picture."""
         one = self.read(item)
         image = self.load(one.image, rng)
-        return {"image": image, "caption": one.text, "image_id": image_number(one.image_id), "index": index}
-
-
-def image_number(image_id: str | int) -> int:
-    """Return a number of 63 bits that stands for an image id: the same in all processes, without a table of all ids."""
-    return int.from_bytes(sha256(repr(image_id).encode()).digest()[:8], "big") >> 1
+        image_id = picture_path(self.images.root, one.image) if one.image_id is None else one.image_id
+        return {"image": image, "caption": one.text, "image_id": image_number(image_id), "index": index}
 
 
 class RetrievalEvalItem(TypedDict):
@@ -151,7 +146,7 @@ class RetrievalEvalSet:
         first_with: dict[str, int] = {}
         for index, item in enumerate(annotations):
             with located(annotations.where(index)):
-                first = first_with.setdefault(os.path.normpath(item["image"]), index)
+                first = first_with.setdefault(picture_path(images.root, item["image"]), index)
                 if first != index:
                     raise DataError(
                         f"field 'image': {item['image']} is in {annotations.where(first)} already; put all captions of "

@@ -9,6 +9,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from elip.data.annotations import Annotations
 from elip.data.datasets import Sample, TrainDataset
+from elip.data.ids import id_text
 from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
 from elip.data.messages import located, shorten
@@ -137,10 +138,10 @@ class VqaEvalSet(EvalImages):
     ) -> None:
         super().__init__(annotations, images, transform)
         self.questions: list[Question] = []
-        first_with: dict[int | str, int] = {}
+        first_with: dict[str, int] = {}
         for index, item in enumerate(annotations):
             with located(annotations.where(index)):
-                first = first_with.setdefault(item["question_id"], index)
+                first = first_with.setdefault(id_text(item["question_id"]), index)
                 if first != index:
                     raise DataError(
                         f"field 'question_id': {item['question_id']!r} is the id of {annotations.where(first)} already"

@@ -5,6 +5,7 @@ import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typing_extensions import TypedDict
@@ -119,6 +120,21 @@ def test_a_file_found_wrong_is_found_wrong_again_and_leaves_nothing_half_made(
         with pytest.raises(DataError, match="malformed JSON"):
             load_annotations([path], Pair)
     assert [file.name for file in cache.iterdir() if file.suffix != ".lock"] == []
+
+
+def test_a_fingerprint_tells_the_content_of_each_file(write_json: WriteJson) -> None:
+    def made(*files: list[Pair]) -> list[dict[str, Any]]:
+        paths = [write_json(items, f"{name}.json") for name, items in zip("ab", files, strict=False)]
+        return load_annotations(paths, Pair).fingerprint()
+
+    before = made(pairs(0, 9000), pairs(3, 5))
+    assert [(Path(one["file"]).name, one["count"]) for one in before] == [("a.json", 9000), ("b.json", 2)]
+    assert {len(one["sha256"]) for one in before} == {64}
+    assert made(pairs(0, 9000), pairs(3, 5)) == before
+    edited = made(pairs(0, 9000), [pairs(3, 4)[0], pairs(5, 6)[0]])
+    swapped = made(pairs(0, 9000), pairs(3, 5)[::-1])
+    assert edited[0] == swapped[0] == before[0]
+    assert len({one[1]["sha256"] for one in (before, edited, swapped)}) == 3
 
 
 def test_a_missing_file_names_the_nearest_one(write_json: WriteJson) -> None:

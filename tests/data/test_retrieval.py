@@ -1,22 +1,18 @@
 """Texts with numbered pictures to train on, and the two views of a retrieval test file."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from elip.data.annotations import load_annotations
 from elip.data.datasets import collate_samples
 from elip.data.images import ImageFolder
-from elip.data.retrieval import RetrievalEvalItem, RetrievalEvalSet, image_number
+from elip.data.retrieval import RetrievalEvalItem, RetrievalEvalSet
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
 from tests.data.conftest import WriteJson
@@ -85,18 +81,3 @@ def test_an_empty_caption_is_refused_at_once(make_set: MakeSet) -> None:
 def test_a_caption_must_be_a_list(make_set: MakeSet) -> None:
     with pytest.raises(DataError, match=r"test\.json item 0: field 'caption' must be a list of texts, got 'a cat'"):
         make_set([{"image": "4.png", "caption": "a cat"}])
-
-
-@given(st.lists(st.one_of(st.integers(), st.text()), max_size=50))
-def test_numbers_of_images_are_equal_where_their_ids_are_and_fit_a_tensor(ids: list[int | str]) -> None:
-    numbers = [image_number(one) for one in ids]
-    assert len(set(numbers)) == len({repr(one) for one in ids})
-    assert all(number >= 0 for number in torch.tensor([0, *numbers]).tolist())
-
-
-def test_an_image_has_the_same_number_in_every_process() -> None:
-    assert image_number("coco_17") == image_number("coco_17")
-    assert image_number(17) != image_number("17")
-    script = "from elip.data.retrieval import image_number; print(image_number('coco_17'))"
-    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert int(other.stdout) == image_number("coco_17")

@@ -10,7 +10,7 @@ from elip.config import load_config
 from elip.errors import ConfigError
 from tests.conftest import PROJECT
 from tests.evaluators import OneProcess
-from tests.tasks.small import learn, small_run, small_task, training_batch, without_reducer
+from tests.tasks.small import learn, small_run, small_task, training_batch, without_reducer, write_items
 
 
 def grounding(digits: Path, tiny: list[str], *overrides: str) -> list[str]:
@@ -31,6 +31,14 @@ def test_texts_about_one_picture_share_its_number(digits: Path, tiny: list[str])
     items = json.loads((digits / "grounding_train.json").read_text())[:6]
     same = [[a["image"] == b["image"] for b in items] for a in items]
     assert (batch["image_id"][:, None] == batch["image_id"]).tolist() == same
+
+
+def test_one_picture_has_one_number_however_its_path_is_spelt(digits: Path, tiny: list[str], tmp_path: Path) -> None:
+    image = json.loads((digits / "grounding_train.json").read_text())[0]["image"]
+    spelt = [image, f"./{image}", f"train/../{image}"]
+    path = write_items(tmp_path / "items.json", [{"image": one, "text": "a"} for one in spelt])
+    batch = training_batch(small_task("grounding", grounding(digits, tiny, f"data.train=[{path}]")), 3)
+    assert len(set(batch["image_id"].tolist())) == 1
 
 
 @pytest.mark.parametrize("cam", [["task.cam=itm", "task.cam_layer=1"], ["task.cam=itc", "task.cam_layer=2"]])

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from elip.data.datasets import SampleKey
-from elip.data.retrieval import image_number
+from elip.data.ids import image_number
 from elip.errors import ConfigError, DataError
 from elip.models.albef import Albef
 from elip.task import Batch, Task
@@ -204,8 +204,15 @@ BROKEN = {
     ),
     "list of captions": ({**GOOD, "caption": ["a", "b"]}, r"item 1: field 'caption' must be text, got \['a', 'b'\]"),
     "caption without words": ({**GOOD, "caption": "?!"}, r"item 1: field 'caption' is empty after cleaning: '\?!'"),
+    "id of another image": (
+        {**GOOD, "image": "two.png", "image_id": "7"},
+        r"item 1: field 'image_id': '7' names 'two\.png', but in .*items\.json item 0 it names 'one\.png' \(as 7",
+    ),
     "image no text": ({**GOOD, "image": 17}, r"item 1: field 'image' must be text, got 17"),
-    "image not there": ({**GOOD, "image": "two.png"}, r"item 1: field 'image': .*two\.png: no such file"),
+    "image not there": (
+        {**GOOD, "image": "two.png", "image_id": 8},
+        r"item 1: field 'image': .*two\.png: no such file",
+    ),
 }
 
 

@@ -356,6 +356,10 @@ def test_a_broken_item_to_train_on_is_named_with_file_item_and_field(tmp_path: P
 TEST = {"question_id": 5, "image": "one.png", "question": "what is it?", "answer": ["a"] * 10}
 BROKEN_TEST = {
     "question id twice": (TEST, r"item 1: field 'question_id': 5 is the id of .*items\.json item 0 already"),
+    "question id twice, once as text": (
+        {**TEST, "question_id": "5"},
+        r"item 1: field 'question_id': '5' is the id of .*items\.json item 0 already",
+    ),
     "no question id": (
         {key: value for key, value in TEST.items() if key != "question_id"},
         r"item 1: field 'question_id' is missing",
