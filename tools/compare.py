@@ -121,12 +121,12 @@ def by_run(outcomes: Mapping[str, Outcome]) -> Table:
         "value": lambda o: _number(o.value),
         "chance": lambda o: _number(o.chance),
         "weights": lambda o: o.weights,
-        "reducer in evaluation": lambda o: NOT_RECORDED if o.eval_reducer is None else o.eval_reducer,
         "GMACs in evaluation": lambda o: NOT_RECORDED if o.eval_gmacs is None else _number(o.eval_gmacs),
         "ratio": lambda o: _number(o.eval_gmacs / o.eval_gmacs_dense if o.eval_gmacs and o.eval_gmacs_dense else None),
-        "reducer in training": lambda o: o.train_reducer,
         "GMACs in training": lambda o: _number(o.train_gmacs),
         "images/s": lambda o: _number(o.images_per_second),
+        "reducer in evaluation": _eval_reducer,
+        "reducer in training": lambda o: o.train_reducer,
     }
     rows = [[name, *(cell(one) for cell in columns.values())] for name, one in outcomes.items()]
     title = "Runs; GMACs: image encoder, one image, forward; ratio: to all tokens kept"
@@ -161,6 +161,12 @@ def notes(outcomes: Mapping[str, Outcome]) -> list[str]:
             "or not; evaluate all alike with tools/evaluate.py RUN --split SPLIT."
         )
     return said
+
+
+def _eval_reducer(one: Outcome) -> str:
+    if one.eval_reducer is None:
+        return NOT_RECORDED
+    return one.eval_reducer if one.eval_reducer != one.train_reducer else "that of training"
 
 
 def _otherwise(one: Outcome, first: Outcome) -> str:

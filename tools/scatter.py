@@ -10,15 +10,16 @@ from elip.errors import ConfigError, ElipError
 from tools.outcomes import Outcome
 
 FORMATS = ("png", "svg", "pdf")
-COSTS: dict[str, Callable[[Outcome], float | None]] = {
-    "image encoder in evaluation, GMACs an image": lambda one: one.eval_gmacs,
-    "training step, forward and backward, GMACs an image": lambda one: one.train_step_gmacs,
+Cost = Callable[[Outcome], float | None]
+COSTS: dict[str, Cost] = {
+    "image encoder in evaluation,\nGMACs an image": lambda one: one.eval_gmacs,
+    "training step, forward and backward,\nGMACs an image": lambda one: one.train_step_gmacs,
 }
 """What a point's place may mean, by the label of the axis."""
 
 _MARKERS = "osD^v<>Ph*"
 _LABEL_WIDTH = 46  # characters of a line in the legend
-_PANEL = 4.2, 3.2  # inches
+_PANEL, _LEGEND = (4.0, 3.4), 3.6  # inches: width and height; width
 
 
 def draw(outcomes: Mapping[str, Outcome], path: Path) -> list[str]:
@@ -50,19 +51,19 @@ def draw(outcomes: Mapping[str, Outcome], path: Path) -> list[str]:
     for name, one in outcomes.items():
         rows.setdefault((one.task, one.metric, one.split), {})[name] = one
     labels = {name: _label(name, one) for name, one in outcomes.items()}
-    legend_height = 0.19 * sum(text.count("\n") + 1.3 for text in labels.values())  # inches
-    figure = Figure(figsize=(_PANEL[0] * len(costs), max(_PANEL[1] * len(rows), legend_height)), layout="constrained")
+    height = 0.19 * sum(text.count("\n") + 1.3 for text in labels.values())  # of the legend, inches
+    size = _PANEL[0] * len(costs) + _LEGEND, max(_PANEL[1] * len(rows), height)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(rows), len(costs), squeeze=False)
     styles = {name: _style(index) for index, name in enumerate(outcomes)}
-    for (what, found), panels_of_row in zip(rows.items(), panels, strict=True):
+    for found, panels_of_row in zip(rows.values(), panels, strict=True):
         for (axis, cost), panel in zip(costs.items(), panels_of_row, strict=True):
-            _fill(panel, what, axis, {name: (cost(one), one.value) for name, one in found.items()}, styles)
-            _draw_chance(panel, found)
+            _fill(panel, axis, cost, found, styles)
     marks = [panels[0][0].plot([], [], linestyle="none", label=labels[name], **styles[name])[0] for name in outcomes]
     figure.legend(handles=marks, loc="outside right upper", fontsize="small", frameon=False)
     _save(figure, path, kind)
     return [
-        f"{name} has no mark in `{axis}`: that cost is not recorded"
+        f"{name} has no mark over `{' '.join(axis.split())}`: that cost is not recorded"
         for axis, cost in costs.items()
         for name, one in outcomes.items()
         if cost(one) is None
@@ -70,37 +71,34 @@ def draw(outcomes: Mapping[str, Outcome], path: Path) -> list[str]:
 
 
 def _fill(
-    panel: Any,
-    what: tuple[str, str, str],
-    axis: str,
-    points: Mapping[str, tuple[float | None, float]],
-    styles: Mapping[str, dict[str, Any]],
+    panel: Any, axis: str, cost: Cost, found: Mapping[str, Outcome], styles: Mapping[str, dict[str, Any]]
 ) -> None:
-    task, metric, split = what
-    panel.set(title=task, xlabel=axis, ylabel=f"{metric}, {split}")
+    """Draw the runs of one task, metric and split."""
+    first, *_ = found.values()
+    chances = {one.chance for one in found.values()}
+    by_chance = f" (by chance {first.chance:.3g})" if len(chances) == 1 and first.chance is not None else ""
+    panel.set(title=_plain(first.task), xlabel=axis, ylabel=_plain(f"{first.metric}, {first.split}{by_chance}"))
     panel.grid(alpha=0.3)
     panel.margins(0.15)
-    for name, (cost, value) in points.items():
-        if cost is not None:
-            panel.plot([cost], [value], **styles[name])
-    if all(cost is None for cost, _ in points.values()):
+    panel.locator_params(axis="x", nbins=5)
+    for name, one in found.items():
+        if cost(one) is not None:
+            panel.plot([cost(one)], [one.value], **styles[name])
+    if not panel.lines:
         panel.text(0.5, 0.5, "not recorded", ha="center", va="center", transform=panel.transAxes)
         panel.set(xticks=[], yticks=[])
-
-
-def _draw_chance(panel: Any, found: Mapping[str, Outcome]) -> None:
-    chances = {one.chance for one in found.values()}
-    (chance,) = chances if len(chances) == 1 else (None,)
-    if chance is not None and panel.lines:
-        panel.axhline(chance, color="grey", linestyle="--", linewidth=1, zorder=0)
-        panel.annotate("chance", (0.01, chance), xycoords=("axes fraction", "data"), va="bottom", fontsize="small")
 
 
 def _label(name: str, one: Outcome) -> str:
     reducer = one.eval_reducer if one.eval_reducer == one.train_reducer else f"trained with {one.train_reducer}"
     if one.eval_reducer not in (None, one.train_reducer):
         reducer = f"{reducer}, evaluated with {one.eval_reducer}"
-    return textwrap.fill(f"{name}: {reducer}; {one.weights}", _LABEL_WIDTH)
+    return _plain(textwrap.fill(f"{name}: {reducer}; {one.weights}", _LABEL_WIDTH))
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib shows as it is, not as a formula."""
+    return text.replace("$", r"\$")
 
 
 def _style(index: int) -> dict[str, Any]:

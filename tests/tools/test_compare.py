@@ -86,7 +86,7 @@ def test_a_reducer_that_was_not_in_force_in_the_evaluation_is_told(
     run = make_run(tmp_path / "searched", "pretrain", {"r_mean": 50.0}, about={"note": note})
     said = printed(capsys, run)
     assert f"searched: {note}." in said
-    assert re.search(r"none +0\.0200 +1\.00 +elip", said)
+    assert re.search(r" 0\.0200 +1\.00 .* none +elip begin", said)
 
 
 def test_weights_of_two_kinds_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,19 +173,19 @@ def test_csv_holds_all_that_is_known_of_each_run(tmp_path: Path, capsys: pytest.
 
 
 def test_a_plot_shows_each_run_and_names_those_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    costs = {"a": 0.02, "b": 0.012, "old": None}
+    costs = {"a": 0.02, "b $x^{$ dollars": 0.012, "old": None}
     runs = [make_run(tmp_path / name, "ve", {"accuracy": 70.0}, about={"vision_gmacs": c}) for name, c in costs.items()]
     for ending in ("png", "svg"):
         assert main([*map(str, runs), "--plot", str(tmp_path / f"plot.{ending}")]) == 0
     errors = capsys.readouterr().err.splitlines()
     assert (
         errors[0]
-        == "--plot: old has no mark in `image encoder in evaluation, GMACs an image`: that cost is not recorded"
+        == "--plot: old has no mark over `image encoder in evaluation, GMACs an image`: that cost is not recorded"
     )
     with Image.open(tmp_path / "plot.png") as picture:
         assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
     drawn = (tmp_path / "plot.svg").read_text()
-    for text in ("old: ", "training step, forward and backward", "accuracy, test", "chance"):
+    for text in ("old: ", "training step, forward and backward", "accuracy, test (by chance 33.3)"):
         assert f"<!-- {text}" in drawn
 
 
