@@ -1,9 +1,11 @@
 """Mistakes a user can make, told in words for the user.
 
 Command lines print the message of an `ElipError` on one line and exit with code 2; anything else is a bug of ours and
-keeps its traceback.
+keeps its traceback. Where a signal ends them (`Interrupted`), they say so on one line and exit with 128 + its
+number.
 """
 
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -22,6 +24,18 @@ class DataError(ElipError):
 
 class CheckpointError(ElipError):
     """A checkpoint is missing, damaged, or made for something else."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks to end at once.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

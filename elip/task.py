@@ -146,6 +146,15 @@ class Task(nn.Module):
         """Return training samples joined to a batch. A key `skipped` lists the broken items passed over, as text."""
         raise NotImplementedError
 
+    def inspect_training_data(self, dataset: Dataset) -> None:
+        """Tell by log or warning what is odd about the training set as a whole; by default nothing.
+
+        Called on one process, before the first step.
+
+        Args:
+            dataset: what `train_dataset` gave.
+        """
+
     def on_step_start(self) -> None:
         """Update state that follows the parameters (momentum copies). Called once per optimiser step, before its
         forward passes; never in evaluation."""

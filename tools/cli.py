@@ -1,12 +1,13 @@
 """What all commands have in common."""
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
-from elip.errors import ElipError
+from elip.errors import ElipError, Interrupted
 
 P = ParamSpec("P")
 STDOUT = "-"
@@ -16,7 +17,10 @@ USER_ERROR = 2
 
 
 def user_errors(main: Callable[P, int]) -> Callable[P, int]:
-    """Return `main` with mistakes of the user's told in one line on stderr and exit code 2; bugs keep a traceback."""
+    """Return `main` with mistakes of the user's told in one line on stderr and exit code 2; bugs keep a traceback.
+
+    A command that a signal ends says so in one line too, with exit code 128 + the number of the signal, as shells do.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
@@ -25,6 +29,10 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
         except ElipError as error:
             print(f"error: {error}", file=sys.stderr)
             return USER_ERROR
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+            print(f"stopped by {signal.Signals(number).name}", file=sys.stderr)
+            return 128 + number
 
     return wrapped
 

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_listing(registry)
     if args.list_reducers or args.list_tasks or config is None:
         return 0
-    with start_run(config) as run:
+    with start_run(config, exclusive=True) as run:
         task = TASKS.build(config.task.name, config)
         if config.model.init is not None and args.resume is False:
             report = start_from(task, read_weights(Path(config.model.init)), config.model.init_allow)

@@ -1,8 +1,8 @@
 """Evaluation spread over all ranks, for any task."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import closing, contextmanager
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, gather_rows, is_distributed, rank, world_size
-from elip.engine.loader import Collate, read_batches, to_device
+from elip.engine.loader import Collate, read_batches, to_device, usable_workers
 from elip.engine.rng import separate_rng
 from elip.engine.runtime import Run
 from elip.task import Batch, EvalResult, Task
@@ -21,12 +21,19 @@ Layout = tuple[torch.dtype, torch.Size] | None
 """Type and trailing shape of rows that come as a tensor; None for those that come as a list."""
 
 
+class EvaluationStopped(Exception):  # noqa: N818  # nothing is wrong
+    """A signal ended an evaluation between two batches, on all ranks; it can be made up for later."""
+
+
 def evaluate(task: Task, split: str, config: RunConfig, run: Run) -> EvalResult:
     """Return the outcome of `task` on `split`, the same on every rank.
 
     Modules come out in the mode they were in, and the random state as it was.
+
+    Raises:
+        EvaluationStopped: `run.must_stop`.
     """
-    evaluator = RankEvaluator(run, config.eval.batch_size, config.data.num_workers)
+    evaluator = RankEvaluator(run, config.eval.batch_size, usable_workers(config.data.num_workers))
     with evaluation_mode(task), separate_rng(config.train.seed), torch.no_grad():
         return task.evaluate(split, evaluator)
 
@@ -77,10 +84,12 @@ class RankEvaluator:
         gather: bool = True,
     ) -> dict[str, Any]:
         """Return what `step` gave for every item, joined in the order of the data set. See `elip.task.Evaluator`."""
-        share = self.shard(len(dataset))  # type: ignore[arg-type]
+        length, batch_size = len(dataset), batch_size or self._batch_size  # type: ignore[arg-type]
+        share = self.shard(length)
         parts: dict[str, list[Any]] = {}
+        rounds = -(-length // (world_size() * batch_size))
         with torch.no_grad(), self._run.autocast():
-            for batch in self._batches(dataset, collate, share, batch_size or self._batch_size):
+            for batch in self._batches(dataset, collate, share, batch_size, rounds):
                 for name, value in step(to_device(batch, self._run.device)).items():
                     parts.setdefault(name, []).append(value)
         joined = self._complete({name: _join(values) for name, values in parts.items()})
@@ -88,10 +97,18 @@ class RankEvaluator:
             assert len(rows) == len(share), f"{name}: {len(rows)} rows for {len(share)} items"
         return {name: _gather(rows) for name, rows in joined.items()} if gather else joined
 
-    def _batches(self, dataset: Dataset, collate: Collate, share: range, batch_size: int) -> Iterator[Batch]:
+    def _batches(
+        self, dataset: Dataset, collate: Collate, share: range, batch_size: int, rounds: int
+    ) -> Iterator[Batch]:
+        """Yield this rank's batches, at most one in each of the rounds before which all ranks ask whether to stop."""
         num_batches = -(-len(share) // batch_size)
         workers = max(0, min(self._num_workers, num_batches - 1))  # one batch is read sooner than a worker starts
-        return read_batches(dataset, collate, workers, self._run.device, sampler=share, batch_size=batch_size)
+        batches = read_batches(dataset, collate, workers, self._run.device, sampler=share, batch_size=batch_size)
+        with closing(batches):
+            for _ in range(rounds):
+                if self._run.must_stop():
+                    raise EvaluationStopped
+                yield from islice(batches, 1)
 
     def _complete(self, rows: dict[str, Any]) -> dict[str, Any]:
         """Return `rows` with empty ones for all names if this rank had no item while others had."""

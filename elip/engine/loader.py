@@ -4,6 +4,8 @@ The order of training is a pure function of seed and epoch, so any step of any e
 read to get there.
 """
 
+import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -23,6 +25,7 @@ from elip.task import Batch
 Collate = Callable[[list[Any]], Batch]
 
 _GRACE_SECONDS = 60
+_logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -94,13 +97,22 @@ class TrainLoader:
         collate: joins samples to a batch; runs in the workers.
         config: its `train` and `data` sections.
         device: batches are pinned for it.
+
+    Attributes:
+        num_workers: loader processes; may be changed before the first batch.
+        num_samples: in an epoch, of all ranks.
     """
 
     def __init__(self, dataset: Dataset, collate: Collate, config: RunConfig, device: torch.device) -> None:
         self._dataset = dataset
         self._collate = collate
         self._train = config.train
-        self._num_workers = config.data.num_workers
+        self.num_workers = usable_workers(config.data.num_workers)
+        if self.num_workers < config.data.num_workers:
+            _logger.info(
+                f"data.num_workers={config.data.num_workers} is more than the CPUs that each process may use here; "
+                f"{self.num_workers} loader processes are started for each"
+            )
         self._device = device
         self.num_samples = len(dataset)  # type: ignore[arg-type]  # both kinds have a length
         if isinstance(dataset, TrainStream):
@@ -113,6 +125,11 @@ class TrainLoader:
                 f"(train.batch_size {self._train.batch_size} x train.accumulate {self._train.accumulate} x "
                 f"{world_size()} processes). Lower train.batch_size, or give more data."
             )
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the data set is a `TrainStream`, whose order depends on batch size and number of workers."""
+        return isinstance(self._dataset, TrainStream)
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Yield this rank's batches of steps `start` to `stop` - 1, `accumulate` of them a step."""
@@ -142,7 +159,16 @@ class TrainLoader:
             start += steps
 
     def _read(self, **sampling: Any) -> Iterator[Batch]:
-        return read_batches(self._dataset, self._collate, self._num_workers, self._device, **sampling)
+        return read_batches(self._dataset, self._collate, self.num_workers, self._device, **sampling)
+
+
+def usable_workers(most: int) -> int:
+    """Return how many loader processes to start: at most `most`, and no more than this process has CPUs for.
+
+    The CPUs that the machine lends to this process are shared by the processes that torchrun started on it.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(most, max(1, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def read_batches(
@@ -229,6 +255,10 @@ class _GuardedCollate:
 
 
 def _outlive_signals(_worker: int) -> None:
-    """Keep this worker alive when the whole job is told to stop, until the trainer has finished its step and saved."""
+    """Keep this worker alive when the whole job is told to stop, until the trainer has finished its step and saved.
+
+    A terminal sends its Ctrl-C to all processes.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_SECONDS))

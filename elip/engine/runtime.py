@@ -6,9 +6,10 @@ All that the toolkit knows of devices and of torchrun's environment is in this f
 import logging
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,13 +19,17 @@ import torch.distributed as dist
 from torch.amp import GradScaler
 
 from elip.config.schema import RunConfig
-from elip.distributed import rank
-from elip.engine.files import writing
+from elip.distributed import gather_objects, on_first_rank, rank
+from elip.engine.files import remove_stale_parts, writing
 from elip.engine.rng import seed_everything
-from elip.errors import ConfigError
+from elip.engine.run_lock import RunLock
+from elip.errors import ConfigError, Interrupted
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_STOPPING = "Ctrl-C: finishing this step, then saving; once more stops at once"
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -35,13 +40,15 @@ class Run:
         device: of this process.
         output_dir: folder of the run, which exists and takes files.
         precision: arithmetic of forward passes.
-        stop_signal: name of the signal that asked this process to stop, if one did.
+        stop_signal: name of the signal that asked this process to stop when it could, if one did.
     """
 
     device: torch.device
     output_dir: Path
     precision: torch.dtype = torch.float32
     stop_signal: str | None = field(default=None, init=False)
+    _saves_first: bool = field(default=False, init=False)
+    _lock: RunLock | None = field(default=None, init=False)
 
     def autocast(self) -> torch.autocast:
         """Return a context under which forward passes use the run's precision."""
@@ -51,24 +58,75 @@ class Run:
         """Return the scaler that keeps fp16 gradients from vanishing; it does nothing in other precisions."""
         return GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
+    @contextmanager
+    def saving_first(self) -> Iterator[None]:
+        """Return a context in which a signal sets `stop_signal`, for there is a state to save; elsewhere it ends all.
+
+        A second Ctrl-C, or one after another signal, ends the process at once even here.
+        """
+        self._saves_first = True
+        try:
+            yield
+        finally:
+            self._saves_first = False
+
+    def must_stop(self) -> bool:
+        """Return whether any process was asked to stop while it has a state to save; all of them must ask together."""
+        return self._saves_first and any(gather_objects(self.stop_signal is not None))
+
+    def keep_folder(self) -> None:
+        """Make the output folder again if it was removed during the run; for the first process, before it writes.
+
+        Raises:
+            ElipError: it cannot be made, or another run is in it now.
+        """
+        if self.output_dir.is_dir() and (self._lock is None or self._lock.is_in_place):
+            return
+        _logger.warning(
+            f"{self.output_dir} was removed or emptied during the run; what was in it is gone, and it is made again"
+        )
+        with writing(self.output_dir):
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        if self._lock is not None:
+            self._lock.forget()
+            self._lock.acquire()
+
+    def answer(self, number: int) -> None:
+        """Do what a signal asks for: note it, or end the process at once.
+
+        Raises:
+            Interrupted: there is nothing to save, or Ctrl-C was pressed again.
+        """
+        again = self.stop_signal is not None
+        if (again and number == signal.SIGINT) or not (again or self._saves_first):
+            raise Interrupted(number)
+        if number == signal.SIGINT and rank() == 0:  # not by print: the signal may have come amid one
+            os.write(2, f"{os.linesep if sys.stderr.isatty() else ''}{_STOPPING}{os.linesep}".encode())
+        self.stop_signal = signal.Signals(number).name
+
 
 @contextmanager
-def start_run(config: RunConfig) -> Iterator[Run]:
+def start_run(config: RunConfig, exclusive: bool = False) -> Iterator[Run]:
     """Return a context with everything ready to train or evaluate, alone or as one process of torchrun.
 
-    SIGTERM and SIGUSR1 do not end the process while it lasts: they set `Run.stop_signal`.
+    While it lasts, SIGINT, SIGTERM and SIGUSR1 end the process by an `Interrupted`, or let it save first: see
+    `Run.saving_first`.
+
+    Args:
+        exclusive: let no other exclusive run into `output_dir` as long as this one lasts.
 
     Raises:
         ConfigError: `train.device` names a device that is not here.
-        ElipError: `output_dir` cannot be made or written to.
+        ElipError: on every process, if `output_dir` cannot be made or written to, or another run is in it.
     """
     device = _choose_device(config.train.device)
-    output_dir = _prepare_folder(Path(config.output_dir))
-    run = Run(device, output_dir, _PRECISIONS[config.train.precision])
+    run = Run(device, Path(config.output_dir), _PRECISIONS[config.train.precision])
     with _process_group(device), _signals(run):
         _set_up_messages()
-        seed_everything(config.train.seed + rank())
-        yield run
+        on_first_rank(lambda: _prepare_folder(run.output_dir))
+        with _locked(run) if exclusive else nullcontext():
+            seed_everything(config.train.seed + rank())
+            yield run
 
 
 def _choose_device(name: str) -> torch.device:
@@ -93,14 +151,24 @@ def _choose_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _prepare_folder(folder: Path) -> Path:
-    """Make the folder and try whether it takes a file, in the one process that will write there."""
-    if int(os.environ.get("RANK", "0")) == 0:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as probe:
-                probe.write(b"\0" * 4096)
-    return folder
+def _prepare_folder(folder: Path) -> None:
+    """Make the folder and try whether it takes a file."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+
+
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
+    """Keep other runs out of the output folder, and clear it of files that a killed one left unfinished."""
+    lock = run._lock = RunLock(run.output_dir)
+    on_first_rank(lock.acquire)
+    try:
+        on_first_rank(lambda: remove_stale_parts(run.output_dir))
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -111,18 +179,26 @@ def _process_group(device: torch.device) -> Iterator[None]:
         return
     # gloo beside nccl: small facts about Python objects are exchanged without a detour over the device
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    interrupted = False
     try:
         yield
+    except KeyboardInterrupt:
+        interrupted = True
+        raise
     finally:
-        dist.destroy_process_group()
+        if not interrupted:  # else the others may be anywhere, and leaving in good order could wait for them
+            dist.destroy_process_group()
 
 
 @contextmanager
 def _signals(run: Run) -> Iterator[None]:
-    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
-        run.stop_signal = signal.Signals(number).name
+    process = os.getpid()
 
-    before = {number: signal.signal(number, ask_to_stop) for number in _STOP_SIGNALS}
+    def answer(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() == process:  # a process forked from this one is not asked
+            run.answer(number)
+
+    before = {number: signal.signal(number, answer) for number in _STOP_SIGNALS}
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,8 @@ from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, on_first_rank, rank, share
 from elip.engine import checkpoint
 from elip.engine.broken import BrokenSamples
-from elip.engine.evaluator import draw_training, evaluate
+from elip.engine.continuity import check_data, data_record, tell_schedule, workers_of
+from elip.engine.evaluator import EvaluationStopped, draw_training, evaluate
 from elip.engine.loader import TrainLoader
 from elip.engine.logger import RunLog
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
@@ -54,20 +55,22 @@ class Trainer:
         self._run = run
         self._figures = figures
         self._evaluation_cost = evaluation_cost
-        self._loader = TrainLoader(task.train_dataset(), task.collate, config, run.device)
+        self._dataset = task.train_dataset()
+        self._loader = TrainLoader(self._dataset, task.collate, config, run.device)
         train, per_epoch = config.train, self._loader.steps_per_epoch
         self._total_steps = min(train.epochs * per_epoch, train.max_steps or train.epochs * per_epoch)
         self._optimizer = build_optimizer(task, config.optim)
         self._rate = LearningRate(self._optimizer, config.optim, train.epochs, per_epoch, self._total_steps)
         self._runner = StepRunner(task, self._optimizer, train, run)
         self._broken = BrokenSamples(config.data.max_broken_ratio, self._loader.num_samples, per_epoch)
+        self._data = data_record(self._dataset, self._loader, config, next(iter(task.eval_splits()), None))
         self._step = 0
         self._evaluated: Evaluation | None = None
         self._best: Evaluation | None = None
         self._saved: Path | None = None
 
     def fit(self, resume: bool | Path = False) -> dict[str, Any]:
-        """Train to the end, or until SIGTERM or SIGUSR1, and return how far it came.
+        """Train to the end, or until SIGTERM, SIGUSR1 or Ctrl-C, and return how far it came.
 
         Args:
             resume: go on from the last checkpoint in the output folder, or from the given one (a folder: its last).
@@ -80,29 +83,40 @@ class Trainer:
             CheckpointError: there is nothing to resume from, it does not fit this run, or none can be written.
             TrainingError: a loss is not finite.
             DataError: too many training samples are broken.
+            Interrupted: Ctrl-C was pressed again, or a signal came before the first step.
         """
         self._begin(resume)
         self._task.train()
-        stopped = False
         with (
-            closing(self._open_log()) as log,
+            self._open_log() as log,
             closing(self._loader.batches(self._step, self._total_steps)) as batches,
+            self._run.saving_first(),
         ):
+            stopped = self._train(log, batches)
+        return self._outcome(stopped)
+
+    def _train(self, log: RunLog, batches: Iterator[Batch]) -> bool:
+        """Take all steps that are left, and return whether a signal ended that before its time."""
+        try:
             if self._evaluate_if_due(log):  # the run was stopped before it came to that
                 self._save(log)
-            while self._step < self._total_steps and not stopped:
+            while self._step < self._total_steps:
                 step_batches = list(islice(batches, self._config.train.accumulate))
                 lr = self._rate.apply(self._step)
                 report = self._runner.step(step_batches, self._progress(), self._last_good())
                 self._step += 1
                 self._broken.add(self._step, report)
                 log.train(self._step, lr, report, self._broken.count)
-                stopped = report.stop
-                if not stopped:
+                if not report.stop:
                     self._evaluate_if_due(log, step_batches[-1])
-                if stopped or self._is_due(self._config.train.save_every):
+                if report.stop or self._is_due(self._config.train.save_every):
                     self._save(log)
-        return self._outcome(stopped)
+                if report.stop:
+                    return True
+        except EvaluationStopped:
+            self._save(log)
+            return True
+        return False
 
     def _begin(self, resume: bool | Path) -> None:
         folder = self._run.output_dir
@@ -118,6 +132,7 @@ class Trainer:
         on_first_rank(lambda: save_config(self._config, folder / "config.yaml"))
         for split in self._task.eval_splits()[:1]:
             self._task.check_evaluation(split)
+        on_first_rank(lambda: self._task.inspect_training_data(self._dataset))
 
     def _find(self, resume: bool | Path, last: Path | None) -> Path:
         folder = self._run.output_dir
@@ -139,6 +154,7 @@ class Trainer:
         if contents["scaler"]:
             self._runner.scaler.load_state_dict(contents["scaler"])
         self._step = contents["step"]
+        tell_schedule(contents, self._step, self._total_steps, self._rate.apply(self._step), path)
         self._evaluated, self._best = contents["evaluated"], contents["best"]
         self._broken.count = contents["skipped"]
         self._saved = path
@@ -152,16 +168,14 @@ class Trainer:
 
     def _check_same_run(self, contents: dict[str, Any], path: Path) -> None:
         """Refuse what would change the order of the data, and name whatever else differs."""
-        for name, before, now in (
-            ("processes", len(contents["rng"]), len(gather_objects(None))),
-            ("steps per epoch", contents["steps_per_epoch"], self._loader.steps_per_epoch),
-        ):
-            if before != now:
-                raise CheckpointError(
-                    f"{path} comes from a run with {before} {name}, this one has {now}, so the order of the data would "
-                    "not go on. Use the same number of processes, training set, train.batch_size and train.accumulate, "
-                    "or start a new run from its weights with --init."
-                )
+        check_data(contents, self._data, path)
+        workers = workers_of(contents)
+        if self._loader.is_stream and max(1, workers) != max(1, self._loader.num_workers):
+            _logger.warning(
+                f"the order of shards depends on the number of loader processes: {workers} are started, as in the run "
+                f"of {path}, instead of {self._loader.num_workers}"
+            )
+            self._loader.num_workers = self._data["num_workers"] = workers
         changed = checkpoint.changes(contents["config"], config_to_dict(self._config))
         if changed:
             _logger.warning(f"the config is not the one of {path}: {'; '.join(changed)}")
@@ -194,6 +208,7 @@ class Trainer:
         splits = self._task.eval_splits()
         if not splits or self._step == done_at or not self._is_due(self._config.train.eval_every):
             return False
+        self._runner.check_weights(self._step, self._last_good())
         with log.pause():
             result = evaluate(self._task, splits[0], self._config, self._run)
             if batch is not None:
@@ -204,7 +219,14 @@ class Trainer:
             self._keep_if_best()
         return True
 
+    def _keep_folder(self) -> None:
+        """Make the output folder again where it was removed, with the config that tells what is in it."""
+        self._run.keep_folder()
+        if not (self._run.output_dir / "config.yaml").is_file():
+            save_config(self._config, self._run.output_dir / "config.yaml")
+
     def _write(self, result: EvalResult, split: str) -> None:
+        self._keep_folder()
         folder = self._run.output_dir
         about = {"checkpoint": IN_TRAINING, "step": self._step, "headline": self._task.headline}
         write_result(result, folder / "eval" / split, {**about, **self._evaluation_cost()})
@@ -226,6 +248,7 @@ class Trainer:
         self._saved = path
 
     def _write_checkpoint(self, path: Path) -> None:
+        self._runner.check_weights(self._step, self._last_good())
         contents = {
             "config": config_to_dict(self._config),
             "model": self._task.state_dict(),
@@ -234,11 +257,15 @@ class Trainer:
             "step": self._step,
             "epoch": self._step // self._loader.steps_per_epoch,
             "steps_per_epoch": self._loader.steps_per_epoch,
+            "total_steps": self._total_steps,
+            "next_lr": self._rate.apply(self._step),
+            "data": self._data,
             "rng": gather_objects(rng_state()),
             "skipped": self._broken.count,
             "evaluated": self._evaluated,
             "best": self._best,
         }
+        on_first_rank(self._keep_folder)
         on_first_rank(lambda: checkpoint.save(path, contents))
 
     def _outcome(self, stopped: bool) -> dict[str, Any]:

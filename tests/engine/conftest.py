@@ -42,7 +42,7 @@ def train(
         weights: to start from.
         task: arguments of the stub.
     """
-    with start_run(config) as run:
+    with start_run(config, exclusive=True) as run:
         stub = kind(config, **task)
         if weights is not None:
             stub.load_state_dict(weights)

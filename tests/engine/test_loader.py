@@ -1,5 +1,6 @@
 """Which samples come in which order, and what becomes of errors in the workers."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from elip.data.datasets import SampleKey
 from elip.engine import loader
-from elip.engine.loader import EpochOrder, TrainLoader, TrainStream, read_batches
+from elip.engine.loader import EpochOrder, TrainLoader, TrainStream, read_batches, usable_workers
 from elip.errors import DataError
 from tests.engine.stub import Points, collate, stub_config
 
@@ -153,12 +154,35 @@ def test_an_error_in_collation_keeps_its_words(tmp_path: Path, num_workers: int)
 
 def test_workers_live_on_when_the_whole_job_is_told_to_stop(tmp_path: Path) -> None:
     def told_to_stop() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            os.kill(os.getpid(), number)
 
     config = stub_config(tmp_path, data={"num_workers": 1})
     batches = list(TrainLoader(Troubled(told_to_stop), collate, config, CPU).batches(0, 5))
     assert sorted(indices(batches)) == [*range(20)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpus", "processes", "started"),
+    [(4, 2, 1, 2), (4, 8, 1, 4), (4, 8, 4, 2), (4, 2, 8, 1), (0, 8, 1, 0), (1, 1, 1, 1)],
+)
+def test_no_more_workers_start_than_a_process_has_cpus_for(
+    monkeypatch: pytest.MonkeyPatch, asked: int, cpus: int, processes: int, started: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert usable_workers(asked) == started
+
+
+def test_fewer_workers_than_asked_for_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+    caplog.set_level(logging.INFO)
+    train_loader = TrainLoader(Points(20), collate, stub_config(tmp_path, data={"num_workers": 4}), CPU)
+    assert train_loader.num_workers == 1
+    assert "data.num_workers=4 is more than the CPUs" in caplog.text
+    assert len(list(train_loader.batches(0, 5))) == 5
 
 
 def test_workers_are_gone_when_the_batches_are_closed() -> None:
