@@ -145,9 +145,16 @@ def load_plugins(plugins: Iterable[str]) -> None:
         for registry in (REDUCERS, TASKS):
             registry.names()  # names that are there already belong to whoever has them, not to the plug-in
         if plugin.endswith(".py"):
-            _import_file(Path(plugin))
+            _import_file(_place(plugin))
         else:
             _import_module(plugin)
+
+
+def is_loaded(plugin: str) -> bool:
+    """Return whether a plug-in was imported already: by name, or as part of an installed package's entry points."""
+    for registry in (REDUCERS, TASKS):
+        registry.names()
+    return (_module_name(_place(plugin)) if plugin.endswith(".py") else plugin) in sys.modules
 
 
 def _import_module(name: str) -> None:
@@ -160,8 +167,7 @@ def _import_module(name: str) -> None:
 
 
 def _import_file(path: Path) -> None:
-    path = path.expanduser().resolve()
-    name = f"elip_plugin_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
+    name = _module_name(path)
     if name in sys.modules:
         return
     if not path.is_file():
@@ -178,6 +184,14 @@ def _import_file(path: Path) -> None:
         for registry in (REDUCERS, TASKS):
             registry.discard(name)  # so that the file can be tried again once it is mended
         raise
+
+
+def _place(plugin: str) -> Path:
+    return Path(plugin).expanduser().resolve()
+
+
+def _module_name(path: Path) -> str:
+    return f"elip_plugin_{path.stem}_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}"
 
 
 def _where(cls: type) -> str:

@@ -1,12 +1,14 @@
 """Evaluate trained weights: metrics, predictions and pictures."""
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from elip.config import config_from_dict, load_config
 from elip.config.schema import RunConfig
+from elip.config.sources import read_overrides
 from elip.distributed import on_first_rank
 from elip.efficiency.evaluation import EvaluationCost, describe_cost
 from elip.engine import checkpoint
@@ -44,9 +46,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--split", help="split to evaluate: val, test, ... (default: test if there is one, else val)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the results (default: eval/SPLIT in the run's output_dir)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results (default: eval/SPLIT beside the checkpoint, or in output_dir=... if given)",
     )
+    add_plugins(parser)
     return parser.parse_intermixed_args(argv)
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Add the option that allows plug-ins: those named in a checkpoint are not imported by themselves."""
+    parser.add_argument(
+        "--plugins",
+        action="append",
+        default=[],
+        metavar="FILE|MODULE",
+        help="plug-in to import: those that a checkpoint names are not, as that runs their code; may be repeated",
+    )
 
 
 @user_errors
@@ -55,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     path = checkpoint.find(args.checkpoint)
     weights = read_weights(path)
-    config = choose_config(weights, args.config, args.overrides)
-    with start_run(config) as run:
+    overrides = with_plugins(args.overrides, args.plugins)
+    config = choose_config(weights, args.config, overrides)
+    place = Path(config.output_dir) if read_overrides(overrides).sets(("output_dir",)) else path.parent
+    with start_run(config.model_copy(update={"output_dir": str(args.out or place)})) as run:
         task = TASKS.build(config.task.name, config)
         if args.config is None:
             checkpoint.load_weights(task, weights.state, path)
@@ -66,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         split = choose_split(args.split, list(task.eval_splits()))
         cost = EvaluationCost(task)
         result = evaluate(task.to(run.device), split, config, run)
-        folder = args.out or run.output_dir / "eval" / split
+        folder = args.out or place / "eval" / split
 
         def write() -> None:
             about = {
@@ -89,15 +108,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def with_plugins(overrides: list[str], plugins: list[str]) -> list[str]:
+    """Return the overrides with those that make `--plugins` the plug-ins of the config."""
+    return [*overrides, f"plugins={json.dumps(plugins)}"] if plugins else overrides
+
+
 def choose_config(weights: Weights, file: Path | None, overrides: list[str]) -> RunConfig:
-    """Return the config in the file given, else that of the run that the weights are from."""
+    """Return the config in the file given, else that of the run that the weights are from.
+
+    The image encoder's own pretrained weights are left out of it: those that are evaluated replace all of them.
+    """
     if file is not None:
-        return load_config(file, overrides)
+        return without_pretrained(load_config(file, overrides))
     if not weights.run:
         raise CheckpointError(
             f"{weights.path} does not tell the config of its run. Name one for its task, e.g. --config configs/ve.yaml"
         )
-    return config_from_dict(weights.run["config"], source=str(weights.path), overrides=overrides)
+    return without_pretrained(config_from_dict(weights.run["config"], str(weights.path), overrides))
+
+
+def without_pretrained(config: RunConfig) -> RunConfig:
+    """Return the config without the image encoder's pretrained weights, which may lie on another machine."""
+    vision = config.model.vision.model_copy(update={"weights": None})
+    return config.model_copy(update={"model": config.model.model_copy(update={"vision": vision})})
 
 
 def choose_split(asked: str | None, known: list[str]) -> str:

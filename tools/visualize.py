@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from elip.data.datasets import usable_caption
 from elip.data.messages import located
 from elip.engine import checkpoint
-from elip.engine.files import writing
+from elip.engine.results import write_picture
 from elip.engine.weights_file import read_weights
 from elip.errors import ConfigError
 from elip.models.alignment import AlignmentModel
@@ -23,7 +22,7 @@ from elip.task import Task
 from elip.vision_language import VisionLanguageTask
 from elip.visualize import Example, examples_sheet, kept_patches_sheet
 from tools.cli import user_errors
-from tools.evaluate import choose_config
+from tools.evaluate import add_plugins, choose_config, with_plugins
 
 EPILOG = """examples:
   python tools/visualize.py runs/demo/pretrain --pair data/digitscenes/images/test/000000.jpg 'a white six'
@@ -57,6 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("kept.png"), metavar="FILE", help="picture to write (%(default)s)"
     )
+    add_plugins(parser)
     return parser.parse_intermixed_args(argv)
 
 
@@ -66,12 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     path = checkpoint.find(args.checkpoint)
     weights = read_weights(path)
-    config = choose_config(weights, None, args.overrides)
+    config = choose_config(weights, None, with_plugins(args.overrides, args.plugins))
     task = TASKS.build(config.task.name, config)
     checkpoint.load_weights(task, weights.state, path)
     sheet = draw(task.eval(), args.pair, args.heat)
-    with writing(args.out):
-        Image.fromarray(sheet).save(args.out)
+    write_picture(sheet, args.out)
     print(f"{len(args.pair)} pictures are in {args.out}")
     return 0
 

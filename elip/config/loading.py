@@ -9,11 +9,11 @@ The keys of `task:` and `reducer:` belong to the task and the reducer that `name
 there for the former are dropped, except `strict`.
 """
 
-import contextlib
 import inspect
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,9 +24,10 @@ from ruamel.yaml import YAML
 
 from elip.config.messages import Place, explain, spell
 from elip.config.schema import ReducerConfig, RunConfig, TaskConfig
-from elip.config.sources import Draft, from_mapping, read_files, read_overrides
+from elip.config.sources import COMMAND_LINE, Draft, from_mapping, read_files, read_overrides
+from elip.engine.files import write_atomically
 from elip.errors import ConfigError, ElipError
-from elip.registry import REDUCERS, TASKS, load_plugins
+from elip.registry import REDUCERS, TASKS, is_loaded, load_plugins
 
 _RARE_BREAKS = frozenset("\x85\u2028\u2029\ufeff")
 
@@ -47,18 +48,24 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the message names the file (or the command line), the key, and what is expected there.
     """
     sources = read_files(Path(path))
-    return _resolve(Draft([*sources, read_overrides(overrides)]))
+    return _resolve(Draft([*sources, read_overrides(overrides)]), trusted=True)
 
 
 def config_from_dict(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return the checked config with these values.
+    """Return the checked config with these values, such as a checkpoint holds.
+
+    Importing a plug-in runs its code, so `values` cannot ask for it: those named there must be imported already, as
+    installed packages are, or named again in `overrides`. Relative paths start from the current folder.
 
     Args:
         values: nested mappings, such as `config_to_dict` gives.
         source: where they come from, for messages.
         overrides: as for `load_config`.
+
+    Raises:
+        ConfigError: as for `load_config`, or `values` name a plug-in that would have to be imported.
     """
-    return _resolve(Draft([from_mapping(values, source), read_overrides(overrides)]))
+    return _resolve(Draft([from_mapping(values, source), read_overrides(overrides)]), trusted=False)
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
@@ -69,14 +76,10 @@ def config_to_dict(config: RunConfig) -> dict[str, Any]:
 def save_config(config: RunConfig, path: Path) -> None:
     """Write the config as YAML, every default spelt out; `load_config` gives it back. All is written, or nothing."""
     text = _to_yaml(config_to_dict(config))
-    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise ConfigError(f"cannot write {path}: {error.strerror}. Choose another output_dir.") from error
+        write_atomically(path, lambda file: file.write(text.encode()))
+    except ElipError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _to_yaml(values: dict[str, Any]) -> str:
@@ -90,11 +93,11 @@ def _to_yaml(values: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def _resolve(draft: Draft) -> RunConfig:
+def _resolve(draft: Draft, trusted: bool) -> RunConfig:
     values = draft.values
     # what needs no plug-in comes first: a slip is told before anything heavy is imported
     plain = _validate(draft, RunConfig, {**values, "task": {"name": _task_name(draft)}})
-    plugins = _load_plugins(draft, plain.plugins)
+    plugins = _load_plugins(draft, plain.plugins, trusted)
     task = _task(draft)
     _check_reducer(draft, plain.reducer, ("reducer",))
     if plain.eval.reducer is not None:
@@ -109,15 +112,31 @@ def _task_name(draft: Draft) -> str:
     return section["name"]
 
 
-def _load_plugins(draft: Draft, plugins: Sequence[str]) -> list[str]:
+def _load_plugins(draft: Draft, plugins: Sequence[str], trusted: bool) -> list[str]:
     """Import the plug-ins and return them as the current folder sees them."""
-    folder = draft.source(("plugins",)).folder
-    found = [_find_plugin(plugin, folder) for plugin in plugins]
+    source = draft.source(("plugins",))
+    found = [_find_plugin(plugin, source.folder) for plugin in plugins]
+    if not trusted and source.name != COMMAND_LINE:
+        _refuse_imports(draft, found)
     try:
         load_plugins(found)
     except ElipError as error:
         raise _wrong(draft, ("plugins",), str(error)) from error
     return found
+
+
+def _refuse_imports(draft: Draft, plugins: Sequence[str]) -> None:
+    """Raise an error if one of the plug-ins, which the user has not named, is not imported yet."""
+    for plugin in plugins:
+        if not is_loaded(plugin):
+            here = f" ({Path(plugin).expanduser().absolute()})" if plugin.endswith(".py") else ""
+            again = " ".join(f"--plugins {shlex.quote(each)}" for each in plugins)
+            raise _wrong(
+                draft,
+                ("plugins",),
+                f"the run used the plug-in {plugin}{here}, and importing it would run its code, so that is done only "
+                f"where you name it. If you trust it, add: {again} (or the path where it lies now)",
+            )
 
 
 def _find_plugin(plugin: str, folder: Path | None) -> str:

@@ -388,3 +388,17 @@ def test_a_config_that_cannot_be_saved_is_told_and_leaves_what_was_there(load: L
 def test_values_from_elsewhere_are_checked_alike() -> None:
     with pytest.raises(ConfigError, match=r"best\.pt: train\.seed: expected a whole number, got 'x'"):
         config_from_dict({"task": {"name": "test_sort"}, "train": {"seed": "x"}}, source="best.pt")
+
+
+def test_values_from_elsewhere_name_no_plugins_to_import_but_the_command_line_does(tmp_path: Path) -> None:
+    plugin, ran = tmp_path / "elsewhere.py", tmp_path / "ran"
+    plugin.write_text(f"open({str(ran)!r}, 'w').close()")
+    values = {"task": {"name": "test_sort"}, "plugins": [str(plugin)]}
+    with pytest.raises(ConfigError, match=rf"best\.pt: plugins: .*{plugin}.*If you trust it, add: --plugins {plugin}"):
+        config_from_dict(values, source="best.pt")
+    with pytest.raises(ConfigError, match=r"best\.pt: plugins: .* not_imported, and importing it would run"):
+        config_from_dict({**values, "plugins": ["not_imported"]}, source="best.pt")
+    assert not ran.exists()
+    assert config_from_dict(values, "best.pt", [f"plugins=[{plugin}]"]).plugins == [str(plugin)]
+    assert ran.exists()
+    assert config_from_dict(values, "best.pt").plugins == [str(plugin)], "what is imported already is no harm"

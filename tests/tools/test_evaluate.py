@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import tiny_run
-from tools import evaluate, train
+from tools import evaluate, train, visualize
 
 from .conftest import Command
 
@@ -140,6 +140,61 @@ def test_weights_without_the_config_of_their_run_are_told_in_one_line(
 ) -> None:
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
     assert_one_line([str(tmp_path / "other.pt")], ["other.pt", "--config"], capsys)
+
+
+def with_config(trained: Path, folder: Path, **values: object) -> Path:
+    """Return a copy of the best checkpoint, in a folder of its own, that says otherwise in its config."""
+    contents = torch.load(trained / "best.pt", weights_only=True)
+    contents["config"].update(values)
+    folder.mkdir()
+    torch.save(contents, folder / "best.pt")
+    return folder / "best.pt"
+
+
+def test_a_copied_run_is_evaluated_into_its_own_folder(trained: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    copy = with_config(trained, tmp_path / "copy", output_dir=str(elsewhere))
+    assert evaluate.main([str(copy.parent), "--split", "val"]) == 0
+    assert metrics_in(copy.parent / "eval/val")
+    assert not elsewhere.exists(), "the folder that the checkpoint names is not even made"
+    assert evaluate.main([str(copy), "--split", "val", "--out", str(tmp_path / "out")]) == 0
+    assert metrics_in(tmp_path / "out")
+    assert evaluate.main([str(copy), "--split", "val", f"output_dir={elsewhere}"]) == 0
+    assert metrics_in(elsewhere / "eval/val")
+
+
+def test_weights_are_evaluated_beside_themselves_under_a_config_too(
+    trained: Path, config: Path, digits: Path, tmp_path: Path
+) -> None:
+    copy = with_config(trained, tmp_path / "copy")
+    assert evaluate.main([str(copy), "--config", str(config), *tiny_run(digits, tmp_path)[:-1], "--split", "val"]) == 0
+    assert metrics_in(copy.parent / "eval/val")
+
+
+def test_pretrained_weights_that_a_checkpoint_replaces_are_not_looked_for(trained: Path, tmp_path: Path) -> None:
+    model = torch.load(trained / "best.pt", weights_only=True)["config"]["model"]
+    model["vision"]["weights"] = str(tmp_path / "gone.pth")
+    copy = with_config(trained, tmp_path / "copy", model=model)
+    assert evaluate.main([str(copy), "--split", "val"]) == 0
+
+
+@pytest.mark.parametrize("allow", ["--plugins {}", "plugins=[{}]"])
+def test_a_plugin_that_only_a_checkpoint_names_is_not_imported(
+    allow: str, trained: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    plugin, ran = tmp_path / "mine.py", tmp_path / "ran"
+    plugin.write_text(f"open({str(ran)!r}, 'w').close()")
+    copy = with_config(trained, tmp_path / "copy", plugins=[str(plugin)])
+    picture = ["--pair", str(digits / "images/test/000000.jpg"), "a seven", "--out", str(tmp_path / "kept.png")]
+    for command, arguments in ((evaluate, ["--split", "val"]), (visualize, picture)):
+        assert command.main([str(copy), *arguments]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {copy}: plugins: the run used the plug-in {plugin}")
+        assert f"If you trust it, add: --plugins {plugin}" in said
+        assert said.count("\n") == 1
+        assert not ran.exists()
+    assert evaluate.main([str(copy), "--split", "val", *allow.format(plugin).split()]) == 0
+    assert ran.exists()
 
 
 def assert_one_line(arguments: list[str], messages: list[str], capsys: pytest.CaptureFixture) -> None:
