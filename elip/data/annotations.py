@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
-from elip.data.cache import cached_file
+from elip.data.cache import cache_folder, cached_file
 from elip.data.fields import FieldCheck
 from elip.data.json_files import read_items
 from elip.data.messages import located
@@ -53,10 +53,10 @@ class Annotations(Generic[ItemT]):
     def __getitem__(self, index: int) -> ItemT:
         if not 0 <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
-        return json.loads(self._column[index].as_py())
+        return _parse(self._column[index].as_py())
 
     def __iter__(self) -> Iterator[ItemT]:
-        return (json.loads(text) for chunk in self._column.chunks for text in chunk.to_pylist())
+        return (_parse(text) for chunk in self._column.chunks for text in chunk.to_pylist())
 
     def where(self, index: int) -> str:
         """Return the file and the number, counted from 0, of an item in it: "train.json item 17"."""
@@ -97,7 +97,7 @@ def load_annotations(paths: Sequence[str | Path], fields: type[ItemT]) -> Annota
 
 def _checked_table(source: Path, check: FieldCheck[Any]) -> Path:
     """Return the Arrow file of `source`; both it and the check are done once for all processes and runs."""
-    table = cached_file(source, ".arrow", lambda target: _convert(source, target))
+    table = cached_file(source, ".arrow", lambda target: _convert(source, target), _check_table)
     allowed = sha256(check.fingerprint.encode()).hexdigest()[:8]
     cached_file(source, f".{allowed}.checked", lambda target: _check_items(source, table, check, target))
     return table
@@ -129,6 +129,19 @@ def _check_items(source: Path, table: Path, check: FieldCheck[Any], seal: Path) 
         with located(f"{source} item {number}"):
             check.parse(item.as_py())
     seal.touch()
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"its copy in the cache is damaged ({error}): delete the files in {cache_folder()}") from error
+
+
+def _check_table(table: Path) -> None:
+    """Fail if an Arrow file is damaged, as far as can be told without reading the items."""
+    _digest(table)
+    _map_table(table).validate(full=True)
 
 
 def _map_table(path: Path) -> pa.ChunkedArray:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO, TypeVar
 
 from elip.data.fields import FieldCheck
-from elip.data.messages import located, missing_file, shorten
+from elip.data.files import open_file
+from elip.data.messages import located, shorten
 from elip.errors import DataError
 
 LINES_SUFFIXES = (".jsonl", ".ndjson")
@@ -52,10 +54,8 @@ def read_json(path: Path, shape: type[T]) -> T:
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
             yield file
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {missing_file(path)}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -21,10 +21,19 @@ def located(place: str) -> Iterator[None]:
 
 def missing_file(path: Path) -> str:
     """Return in words that `path` does not exist, with the nearest name in its folder."""
-    if not path.parent.is_dir():
-        return f"no such file, not even a folder {path.parent}"
-    names = [entry.name for entry in islice(path.parent.iterdir(), _NAMES_COMPARED)]
-    return f"no such file in {path.parent}.{did_you_mean(path.name, names)}"
+    try:
+        names = [entry.name for entry in islice(path.parent.iterdir(), _NAMES_COMPARED)]
+    except FileNotFoundError:
+        return f"no such file, not even a folder {shown(path.parent)}"
+    except OSError:  # a folder whose names may not be read
+        names = []
+    return f"no such file in {shown(path.parent)}.{did_you_mean(path.name, names)}"
+
+
+def shown(path: Path) -> str:
+    """Return a path for messages: as it is, or as Python writes it where it holds what would garble a line."""
+    name = str(path)
+    return name if name.isprintable() else repr(name)
 
 
 def shorten(value: object, length: int = 80) -> str:

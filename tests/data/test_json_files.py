@@ -118,7 +118,7 @@ def test_a_file_in_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="cannot be read: it is a folder, not a file"):
         parsed(tmp_path)
 
 
