@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from elip.engine.loader import to_device
 from elip.engine.runtime import Run
 from elip.errors import ElipError
 from elip.task import Batch, Progress, StepOutput, Task
+
+_MIN_SCALE = 1e-4
+"""Loss scale of fp16 below which gradients are too large for anything: the scaler has halved it 30 times and more."""
 
 
 class TrainingError(ElipError):
@@ -50,16 +54,13 @@ class StepReport:
         """What is minimised: the sum of the losses."""
         return sum(self.losses.values())
 
-    def check_finite(self, step: int, advice: str, check_gradient: bool) -> None:
-        """Raise a `TrainingError` that names the losses which are no numbers any more."""
-        bad = [f"{name} is {value}" for name, value in self.losses.items() if not math.isfinite(value)]
-        if not bad and check_gradient and not math.isfinite(self.grad_norm):
-            bad = [f"the gradient norm is {self.grad_norm} (the losses are finite)"]
-        if bad:
-            raise TrainingError(
-                f"step {step}: {', '.join(bad)}. Training stops before this update. {advice} "
-                "Lower optim.lr, set train.clip_grad_norm, or try train.precision=fp32."
-            )
+    @property
+    def not_finite(self) -> str:
+        """The losses that are no numbers any more, in words; else the gradient, if it is none; "" if all is well."""
+        losses = [f"{name} is {value}" for name, value in self.losses.items() if not math.isfinite(value)]
+        if not losses and not math.isfinite(self.grad_norm):
+            return f"the gradient norm is {self.grad_norm} (the losses are finite)"
+        return ", ".join(losses)
 
 
 class StepRunner:
@@ -76,6 +77,7 @@ class StepRunner:
         self._task = task
         self._optimizer = optimizer
         self._run = run
+        self._precision = config.precision
         self._max_norm = config.clip_grad_norm
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._ddp = _wrap(task) if is_distributed() else None
@@ -90,21 +92,70 @@ class StepRunner:
             advice: what to tell the user about the last good checkpoint if a loss is not finite.
 
         Raises:
-            TrainingError: a loss (or, without a scaler, the gradient) is not finite; parameters are as before.
+            TrainingError: a loss or the gradient is not finite; parameters are as before. A scaler passes over a
+                gradient that is not, unless weights are not either, or its scale has become too small to be of use.
         """
+        step = progress.step + 1
         with torch.no_grad():
             self._task.on_step_start()
         self._optimizer.zero_grad(set_to_none=True)
         tally = _Tally()
         for batch in batches:
-            with self._synchronised(batch is batches[-1]):
+            with self._synchronised(batch is batches[-1]), self._blaming_weights(step, advice):
                 self._forward_backward(batch, progress, 1 / len(batches), tally)
         grad_norm = self._clip()
         report = tally.report(grad_norm, self._run)
-        report.check_finite(progress.step + 1, advice, check_gradient=not self.scaler.is_enabled())
+        if report.not_finite and not self._scaler_copes(report):
+            raise self._error(step, report.not_finite, "Training stops before this update", advice)
         self.scaler.step(self._optimizer)
         self.scaler.update()
         return report
+
+    def check_weights(self, step: int, advice: str) -> None:
+        """Raise a `TrainingError` if trained weights are not finite after `step` steps: nobody wants to keep those.
+
+        It waits for the device: for moments before an evaluation or a checkpoint, not for every step.
+        """
+        if self._spoilt_weights():
+            raise self._error(step, "the update went out of range", "It is neither evaluated nor saved", advice)
+
+    @contextmanager
+    def _blaming_weights(self, step: int, advice: str) -> Iterator[None]:
+        """Return a context in which what fails because weights are not finite is told as that.
+
+        The losses would tell, but something on the way there, such as a draw in a plug-in, may not take NaN.
+        """
+        try:
+            yield
+        except ElipError:
+            raise
+        except Exception as error:
+            if not self._spoilt_weights():
+                raise
+            what = f"the forward or backward pass failed ({type(error).__name__})"
+            raise self._error(step, what, "Training stops before this update", advice) from error
+
+    def _scaler_copes(self, report: StepReport) -> bool:
+        """Return whether this is no more than a gradient too large for the loss scale, which is then lowered."""
+        if not self.scaler.is_enabled() or not all(map(math.isfinite, report.losses.values())):
+            return False
+        return self.scaler.get_scale() > _MIN_SCALE and not self._spoilt_weights()
+
+    def _error(self, step: int, what: str, consequence: str, advice: str) -> TrainingError:
+        weights = self._spoilt_weights()
+        clip = "set train.clip_grad_norm" if self._max_norm is None else "lower train.clip_grad_norm"
+        remedies = ["Lower optim.lr", clip]
+        if self._precision != "fp32":
+            remedies.append("try train.precision=fp32")
+        remedy = f"{', '.join(remedies[:-1])} or {remedies[-1]}"
+        return TrainingError(f"step {step}: {what}. {weights and weights + ' '}{consequence}. {advice} {remedy}.")
+
+    def _spoilt_weights(self) -> str:
+        """Return how many of the trained weights are not finite, and which is the first, in words; "" if all are."""
+        named = list(self._task.parameters_to_optimise())
+        finite = torch.stack([parameter.detach().isfinite().all() for _, parameter in named]).tolist()
+        spoilt = [name for (name, _), good in zip(named, finite, strict=True) if not good]
+        return f"{len(spoilt)} of {len(named)} trained weights are not finite, the first {spoilt[0]}." if spoilt else ""
 
     def _forward_backward(self, batch: Batch, progress: Progress, share: float, tally: "_Tally") -> None:
         tally.skipped += batch.pop("skipped", [])

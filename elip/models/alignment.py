@@ -82,8 +82,12 @@ class AlignmentModel(nn.Module):
 
     @torch.no_grad()
     def on_step_start(self) -> None:
-        """Keep the temperature in bounds and let the twins follow; once per optimiser step, before its forward pass."""
-        self.temp.clamp_(self.min_temp, MAX_TEMP)
+        """Keep the temperature in bounds and let the twins follow; once per optimiser step, before its forward pass.
+
+        A temperature that is not finite becomes NaN, for the loss to tell: bounds would hide that training diverged.
+        """
+        bounded = self.temp.clamp(self.min_temp, MAX_TEMP)
+        self.temp.copy_(torch.where(self.temp.isfinite(), bounded, torch.nan))
         self.momentum.follow(self.online())
 
     @property

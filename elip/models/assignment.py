@@ -55,13 +55,17 @@ class TextAssignment(nn.Module):
         encoder = self.albef.text_encoder
         text = encoder.encode(ids, mask)
         vision = self.albef.encode_image(image, text[:, 0], **options)
-        if pairs is None:
-            pairs = self._draw(vision.embeds)
+        similarity = self._similarity(vision.embeds) if pairs is None else None
+        drawn = draw_pairs(similarity) if pairs is None else pairs
         image_kv = encoder.project(vision.embeds, vision.mask)
-        fused = encoder.fuse(text, mask, image_kv, torch.stack([pairs.left, pairs.right]))
-        return Classified(self.ta_head(fused[:, 0]), vision), pairs
+        fused = encoder.fuse(text, mask, image_kv, torch.stack([drawn.left, drawn.right]))
+        logits = self.ta_head(fused[:, 0])
+        if similarity is not None:  # else only the draw would know that they are not finite, and it does not tell
+            logits = logits + (0 * similarity).sum(dim=1, keepdim=True)
+        return Classified(logits, vision), drawn
 
     @torch.no_grad()
-    def _draw(self, embeds: Tensor) -> Pairs:
+    def _similarity(self, embeds: Tensor) -> Tensor:
+        """Return how alike the images are, over the temperature of the draw, [B, B]."""
         feat = self.albef.image_feat(embeds)
-        return draw_pairs(feat @ feat.T / (self.temp if self.draw_temp is None else self.draw_temp))
+        return feat @ feat.T / (self.temp if self.draw_temp is None else self.draw_temp)

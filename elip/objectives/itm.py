@@ -48,6 +48,9 @@ def sample_negatives(sim_i2t: Tensor, sim_t2i: Tensor, same: Tensor | None = Non
 def chance_of_negatives(similarity: Tensor, same: Tensor | None = None) -> Tensor:
     """Return for each row how likely each other one is to be drawn, [B, B], not normalised; 0 for what is no negative.
 
+    Where similarities are not finite, as in a model that has diverged, all negatives of the row are alike: a draw never
+    fails. It is for the losses to tell.
+
     Args:
         similarity: over temperature, [B, B].
         same: [B, B] bool, pairs that are no negatives; by default each row with itself.
@@ -55,7 +58,7 @@ def chance_of_negatives(similarity: Tensor, same: Tensor | None = None) -> Tenso
     same = _itself(similarity) if same is None else same
     # Probabilities that the softmax rounds to zero stay possible: a row always has something to draw from.
     tiny = torch.finfo(torch.float32).tiny
-    return F.softmax(similarity.float(), dim=1).clamp_min(tiny).masked_fill(same, 0)
+    return F.softmax(similarity.float(), dim=1).nan_to_num(nan=tiny).clamp_min(tiny).masked_fill(same, 0)
 
 
 def _itself(similarity: Tensor) -> Tensor:
