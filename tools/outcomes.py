@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from elip.config.schema import ReducerConfig
 from elip.config.sources import Draft, read_files
 from elip.efficiency.report import label
-from elip.engine.logger import LOG_NAME
+from elip.engine.log_file import LOG_NAME
 from elip.engine.results import ABOUT, CHANCE, IN_TRAINING, METRICS
 from elip.errors import ConfigError, DataError, ElipError
 from elip.registry import TASKS

@@ -10,24 +10,28 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from ruamel.yaml import YAML
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from elip.distributed import rank
-from elip.engine.files import write_atomically, writing
+from elip.engine.files import writing
+from elip.engine.log_file import LogFile, cut, read_log
 from elip.engine.step import StepReport
-
-LOG_NAME = "log.jsonl"
+from elip.errors import ElipError
 
 _MIB = 2**20
+_MAX_NUMBER = 2.0**53
+"""Up to here TensorBoard's numbers, which are floating, tell all integers apart."""
 _logger = logging.getLogger(__name__)
 
 
@@ -75,9 +79,9 @@ class RunLog:
         self._start, self._total_steps, self._steps_per_epoch = start, total_steps, steps_per_epoch
         self._samples_per_step, self._every = samples_per_step, every
         self._figures = figures
-        self._sinks: list[Sink] = [JsonLines(folder, start), TensorBoard(folder, start)] if rank() == 0 else []
+        self._files = _RunFiles(folder, start) if rank() == 0 else None
         self._console = Console(start, total_steps)
-        self._sinks.append(self._console)
+        self._sinks: list[Sink] = [*(self._files.sinks if self._files else []), self._console]
         self._clock = _Clock()
         self._logged = start
 
@@ -87,6 +91,8 @@ class RunLog:
         Args:
             skipped: broken samples passed over since the run began.
         """
+        if self._files:
+            self._files.make_good()
         speed = (step - self._logged) * self._samples_per_step / self._clock.since_lap()
         self._console.tick(report.loss, lr, speed)
         if step % self._every and step not in (1, self._total_steps):
@@ -117,6 +123,8 @@ class RunLog:
         self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
         """Log the outcome of an evaluation after `step` steps."""
+        if self._files:
+            self._files.make_good()
         for sink in self._sinks:
             sink.evaluation(step, split, metrics, pictures)
 
@@ -127,61 +135,149 @@ class RunLog:
             yield
 
     def close(self) -> None:
-        """Close all files."""
-        for sink in self._sinks:
-            sink.close()
+        """Write what is still held back, and close all files; where some fail, the others are closed, too.
+
+        Raises:
+            ElipError: the first that failed.
+        """
+        failures = list(filter(None, map(_failure_to_close, self._sinks)))
+        for further in failures[1:]:
+            _logger.warning("%s", further)
+        if failures:
+            raise failures[0]
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        """Close; where an error ends the run, that is the one to be told, and a failure to close a line of the log."""
+        try:
+            self.close()
+        except ElipError as failure:
+            if error is None:
+                raise
+            _logger.warning("%s", failure)
+
+
+class _RunFiles:
+    """The files of a log, and the folder they are in, which are put back if someone removes them during the run."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        self._folder = folder
+        self._config = folder / "config.yaml"
+        self._settings = self._config.read_text(encoding="utf-8")
+        self._json_lines = JsonLines(folder, start)
+        self._tensorboard = TensorBoard(folder, start, self._settings)
+        self.sinks: list[Sink] = [self._tensorboard, self._json_lines]
+
+    def make_good(self) -> None:
+        """Put back what is gone, and say so."""
+        if not self._folder.is_dir():
+            with writing(self._folder):
+                self._folder.mkdir(parents=True)
+                self._config.write_text(self._settings, encoding="utf-8")
+            _logger.warning(
+                f"{self._folder} was removed or moved during the run: it is there again with the config and the log, "
+                "but without the checkpoints and evaluations that were in it"
+            )
+        self._json_lines.make_good()
+        self._tensorboard.make_good()
 
 
 class JsonLines:
     """`log.jsonl`: one object a line, `event` train or eval, figures in full precision, null where not finite."""
 
     def __init__(self, folder: Path, start: int) -> None:
-        self._path = folder / LOG_NAME
-        _cut(self._path, start)
-        with writing(self._path):
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)  # whole lines, so that a kill leaves them
+        cut(folder, start)
+        self._file = LogFile(folder)
 
     def train(self, entry: Mapping[str, Any]) -> None:
-        self._write(_finite(entry))
+        self._file.append(_finite(entry))
 
     def evaluation(
         self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
-        self._write({"event": "eval", "step": step, "split": split, "metrics": _finite(metrics)})
+        self._file.append({"event": "eval", "step": step, "split": split, "metrics": _finite(metrics)})
+
+    def make_good(self) -> None:
+        """Put the file back if someone removed it."""
+        self._file.make_good()
 
     def close(self) -> None:
         self._file.close()
 
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        with writing(self._path):
-            self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-
 
 class TensorBoard:
-    """Event files under `tensorboard/`: the config as text, every figure, the pictures of evaluations."""
+    """Event files under `tensorboard/`: the config as text and as hyper-parameters, all figures, evaluations' pictures.
 
-    def __init__(self, folder: Path, start: int) -> None:
-        with writing(folder):
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-        config = (folder / "config.yaml").read_text(encoding="utf-8")
-        self._writer.add_text("config", f"```yaml\n{config}```", start)
+    A file begins with the first thing to write. One that someone removes during the run is made anew, with all that the
+    JSON-lines log says; pictures are lost with it.
+
+    Args:
+        folder: of the run.
+        start: steps done before.
+        config: of the run, as YAML.
+    """
+
+    def __init__(self, folder: Path, start: int, config: str) -> None:
+        self._run, self._folder, self._start, self._config = folder, folder / "tensorboard", start, config
+        self._writer: SummaryWriter | None = None
+        self._file: Path | None = None
 
     def train(self, entry: Mapping[str, Any]) -> None:
-        for name, value in entry.items():
-            if name not in ("event", "step"):
-                self._writer.add_scalar(f"train/{name}", value, entry["step"])
+        with self._writing() as writer:
+            _add_train(writer, entry)
 
     def evaluation(
         self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
-        for name, picture in pictures.items():
-            self._writer.add_image(f"{split}/{name}", picture, step, dataformats="HWC")
-        self._writer.flush()
+        with self._writing() as writer:
+            _add_scalars(writer, split, metrics, step)
+            for name, picture in pictures.items():
+                writer.add_image(f"{split}/{name}", picture, step, dataformats="HWC")
+            writer.flush()
+
+    def make_good(self) -> None:
+        """Make the file anew if someone removed it."""
+        if self._file is None or self._file.exists():
+            return
+        with suppress(OSError):
+            self.close()  # what is still held goes where nobody looks
+        self._file.unlink(missing_ok=True)
+        with self._writing():
+            _logger.warning(f"{self._file} was removed during the run: there is a new one, without earlier pictures")
 
     def close(self) -> None:
-        self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with writing(self._folder):
+                writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[SummaryWriter]:
+        with writing(self._folder):
+            if self._writer is None:
+                self._writer = self._open()
+            yield self._writer
+
+    def _open(self) -> SummaryWriter:
+        before = {*self._event_files()}
+        again = read_log(self._run) if self._file is not None else []
+        writer = SummaryWriter(str(self._folder), purge_step=1 if again else self._start + 1)
+        (self._file,) = {*self._event_files()} - before
+        writer.add_text("config", f"```yaml\n{self._config}```", self._start)
+        # No list of parameters and metrics: TensorBoard would take the first run's for all, else it joins all runs'.
+        _, settings, _ = hparams(hyperparameters(YAML(typ="safe").load(self._config) or {}), {})
+        writer.file_writer.add_summary(settings)
+        for entry in again:
+            if entry.get("event") == "eval":
+                _add_scalars(writer, entry["split"], entry["metrics"], entry["step"])
+            else:
+                _add_train(writer, entry)
+        return writer
+
+    def _event_files(self) -> Iterator[Path]:
+        return self._folder.glob("*tfevents*")
 
 
 class Console:
@@ -249,20 +345,39 @@ class _Clock:
         self._lap += pause
 
 
-def _cut(path: Path, step: int) -> None:
-    """Drop what `path` says of steps after `step`, and a last line that was not written to its end."""
-    if not path.exists():
-        return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_complete(line, step)]
-    text = "".join(f"{line}\n" for line in kept)
-    write_atomically(path, lambda file: file.write(text.encode()))
+def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
+    """Return a config's values by dotted key: numbers as they are, all else as text; nothing for null."""
+    flat: dict[str, float | str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(hyperparameters(value, f"{prefix}{key}."))
+        elif isinstance(value, str) or (_is_number(value) and abs(value) < _MAX_NUMBER):
+            flat[f"{prefix}{key}"] = value
+        elif value is not None:
+            flat[f"{prefix}{key}"] = json.dumps(value)
+    return flat
 
 
-def _is_complete(line: str, step: int) -> bool:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _add_train(writer: SummaryWriter, entry: Mapping[str, Any]) -> None:
+    _add_scalars(writer, "train", {k: v for k, v in entry.items() if k not in ("event", "step")}, entry["step"])
+
+
+def _add_scalars(writer: SummaryWriter, prefix: str, figures: Mapping[str, float | None], step: int) -> None:
+    for name, value in figures.items():
+        if value is not None:
+            writer.add_scalar(f"{prefix}/{name}", value, step)
+
+
+def _failure_to_close(sink: Sink) -> ElipError | None:
     try:
-        return 0 < json.loads(line)["step"] <= step
-    except json.JSONDecodeError:
-        return False
+        sink.close()
+    except ElipError as failure:
+        return failure
+    return None
 
 
 def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
