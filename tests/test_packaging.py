@@ -24,6 +24,8 @@ COMMANDS = {
     "elip-train": "tools.train:main",
     "elip-evaluate": "tools.evaluate:main",
     "elip-flops": "tools.flops:main",
+    "elip-compare": "tools.compare:main",
+    "elip-make-vocab": "tools.make_vocab:main",
 }
 NEEDED = {"torch", "torchvision", "timm", "transformers", "fvcore", "einops", "tensorboard", "ruamel.yaml", "pydantic"}
 

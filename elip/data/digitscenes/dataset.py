@@ -10,7 +10,8 @@ from typing import Any
 from elip.data.digitscenes.annotations import annotations
 from elip.data.digitscenes.handwriting import load_handwriting
 from elip.data.digitscenes.pictures import write_pictures
-from elip.data.digitscenes.vocab import write_tokenizer
+from elip.data.digitscenes.vocab import vocabulary
+from elip.data.vocabulary import write_tokenizer
 from elip.errors import DataError
 
 NAME = "DigitScenes"
@@ -85,7 +86,7 @@ def build(
     files = annotations(pictures["train"], pictures["val"], pictures["test"], image_size)
     for name, content in files.items():
         (out / name).write_text(_to_json(content), encoding="utf-8")
-    write_tokenizer(out / "tokenizer")
+    write_tokenizer(vocabulary(), out / "tokenizer")
     counts = {name: len(content) for name, content in files.items() if isinstance(content, list)}
     _write_meta(out, settings, finished=True, items=counts)
     return out

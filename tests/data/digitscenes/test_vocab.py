@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from transformers import BertTokenizerFast  # type: ignore[attr-defined]
 
-from elip.data.digitscenes.vocab import SPECIAL_TOKENS, vocabulary, write_tokenizer
+from elip.data.digitscenes.vocab import vocabulary
+from elip.data.vocabulary import SPECIAL_TOKENS, write_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BertTokenizerFast:
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
+    write_tokenizer(vocabulary(), folder)
     return BertTokenizerFast.from_pretrained(folder, local_files_only=True)
 
 
