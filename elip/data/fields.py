@@ -84,7 +84,9 @@ class FieldCheck(Generic[T]):
         if isinstance(key, int):
             return f"item {key} must be {describe(get_args(self._shape)[0])}, got {shorten(value[key])}"
         if not self._fields:  # a table of any keys
-            return f"entry {key!r} must be {describe(get_args(self._shape)[1])}, got {shorten(value[key])}"
+            shape = get_args(self._shape)[1]
+            inside = _inside(value[key], shape, where[1:])
+            return f"entry {key!r} must be {describe(shape)}, got {shorten(value[key])}{inside}"
         if key not in value:
             near = did_you_mean(key, value.keys() - self._fields.keys())
             return f"field {key!r} is missing.{near or f' The item has: {shorten(list(value))}.'}"
@@ -93,3 +95,13 @@ class FieldCheck(Generic[T]):
                 return f"field {key!r} item {number}: {FieldCheck(shape)._explain(value[key][number], tuple(rest))}"
         near = did_you_mean(str(value[key]), [arg for arg in get_args(self._fields[key]) if isinstance(arg, str)])
         return f"field {key!r} must be {describe(self._fields[key])}, got {shorten(value[key])}.{near}"
+
+
+def _inside(value: Any, shape: Any, where: tuple[int | str, ...]) -> str:
+    """Return what is wrong deep in a list of lists, "" where nothing more is to be said."""
+    for place in where:
+        if not isinstance(place, int) or get_origin(shape) is not list:
+            return ""
+        value, shape = value[place], get_args(shape)[0]
+    numbers = "".join(f"[{place}]" for place in where)
+    return f", of which {numbers} must be {describe(shape)}, not {shorten(value)}" if where else ""

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from PIL import Image
 from torch.utils.data import Dataset
 from typing_extensions import TypedDict
 
@@ -91,9 +92,16 @@ class EvalImages(Dataset[Sample]):
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> Sample:
+        return {"image": self.transform(self.picture(index)), "index": index}
+
+    def picture(self, index: int) -> Image.Image:
+        """Return the picture of an item as it is.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
         with located(self.annotations.where(index)):
-            image = self.images.open(self.annotations[index]["image"])
-        return {"image": self.transform(image), "index": index}
+            return self.images.open(self.annotations[index]["image"])
 
 
 class EvalTexts(Dataset[Sample]):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from elip.data.labelled import Labelled, LabelledEvalSet
 from elip.evaluation.examples import Account, draw_best_and_worst
+from elip.evaluation.finite import check_finite
 from elip.models.classifier import Classified
 from elip.task import Batch, EvalResult, Evaluator
 
@@ -39,6 +40,7 @@ def evaluate_classifier(
         return {"scores": classify(batch).logits.float().softmax(dim=1)}
 
     scores = evaluator.map(data, score, collate)["scores"]
+    check_finite(scores, "scores of labels")
     truth = torch.tensor([example.label for example in data.examples])
     predicted = scores.argmax(dim=1)
     predictions = [

@@ -1,6 +1,7 @@
 """Grounding without boxes in training: detected boxes ranked by the map of where a text is found in a picture."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elip.data.boxes import iou
+from elip.data.boxes import clip, iou
 from elip.data.grounding import BoxList, GroundingEvalSet, Target
 from elip.evaluation.examples import Account, draw_best_and_worst
+from elip.evaluation.finite import check_finite
 from elip.models.vision import VisionOutput
 from elip.task import Batch, EvalResult, Evaluator
 from elip.visualize import Box
@@ -40,6 +42,7 @@ def evaluate_grounding(
         evaluator: spreads the work over ranks.
     """
     maps = evaluator.map(data, lambda batch: {"map": locate(batch).float()}, collate)["map"]
+    check_finite(maps, "maps of where a text is")
     outcomes = [_choose(target, heat) for target, heat in zip(data.targets, maps, strict=True)]
     right = [outcome["iou"] >= MIN_IOU for outcome in outcomes]
     guess = [_chance(target) for target in data.targets]
@@ -67,6 +70,8 @@ def evaluate_grounding(
 def box_scores(heat: Tensor, size: tuple[int, int], boxes: Sequence[BoxList]) -> list[float]:
     """Return for each box the sum of the map in it, over the root of its area (ALBEF's ranking).
 
+    A box counts as far as it is on the picture, and as at least one pixel wide and high; one beside it comes last.
+
     Args:
         heat: [rows, columns], stretched over the picture.
         size: height and width of the picture, pixels.
@@ -74,9 +79,15 @@ def box_scores(heat: Tensor, size: tuple[int, int], boxes: Sequence[BoxList]) ->
     """
     shown = F.interpolate(heat[None, None], size=size, mode="bicubic", align_corners=False)[0, 0]
     scores = []
-    for left, top, width, height in boxes:
-        inside = shown[int(top) : int(top + height), int(left) : int(left + width)]
-        scores.append(inside.sum().item() / max(width * height, 1e-6) ** 0.5)
+    for box in boxes:
+        part = clip(box, size)
+        if part is None:
+            scores.append(-inf)
+            continue
+        left, top, width, height = part
+        right, bottom = max(int(left + width), int(left) + 1), max(int(top + height), int(top) + 1)
+        inside = shown[int(top) : bottom, int(left) : right]
+        scores.append(inside.sum().item() / (max(width, 1) * max(height, 1)) ** 0.5)
     return scores
 
 

@@ -18,6 +18,7 @@ from elip.data.retrieval import RetrievalEvalSet
 from elip.data.text import Tokenizer
 from elip.errors import DataError
 from elip.evaluation.examples import Account, draw_best_and_worst
+from elip.evaluation.finite import check_finite
 from elip.models.albef import Albef
 from elip.task import Batch, EvalResult, Evaluator
 from elip.visualize import kept_patches_sheet
@@ -201,7 +202,9 @@ def score_retrieval(
         return {"feat": albef.image_feat(output.embeds)}
 
     texts = evaluator.map(Rows(len(ids)), encode_texts, lambda rows: {"ids": ids[rows], "mask": mask[rows]})
+    check_finite(texts["feat"], "features of texts")
     image_feat = evaluator.map(images, encode_images, collate_images)["feat"]
+    check_finite(image_feat, "features of images")
     similarity = image_feat.float() @ texts["feat"].float().T
     best_texts, best_images = _best(similarity, k), _best(similarity.T, k)
     wanted = best_texts | best_images.T
@@ -221,6 +224,7 @@ def score_retrieval(
         return {"score": torch.stack(rows)}
 
     scores = evaluator.map(Rows(len(image_feat)), match_pairs, lambda rows: {"index": torch.tensor(rows)})["score"]
+    check_finite(scores, "matching scores")
     return RetrievalScores(
         similarity=similarity,
         i2t=scores.masked_fill(~best_texts, NOT_RANKED),

@@ -8,6 +8,7 @@ import torch
 
 from elip.data.vqa import Question, VqaEvalSet
 from elip.evaluation.examples import Account, draw_best_and_worst
+from elip.evaluation.finite import check_finite
 from elip.evaluation.vqa_accuracy import vqa_accuracy
 from elip.models.vision import VisionOutput
 from elip.task import Batch, EvalResult, Evaluator
@@ -41,6 +42,7 @@ def evaluate_vqa(
         evaluator: spreads the work over ranks.
     """
     answered = evaluator.map(data, lambda batch: {"answers": answer(batch)}, collate)["answers"]
+    check_finite(torch.tensor([sum(one.values()) for one in answered]), "scores of answers")
     predictions = [_prediction(one, given) for one, given in zip(data.questions, answered, strict=True)]
     quality = torch.tensor([_quality(one) for one in predictions])
     return EvalResult(
