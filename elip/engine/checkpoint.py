@@ -5,24 +5,23 @@ A file is a dict of tensors and plain values, so it loads with `weights_only`: k
 `evaluated_at` and `best`.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from elip.engine.files import write_atomically
+from elip.engine.files import write_atomically, writing
 from elip.errors import CheckpointError, ElipError
+from elip.weights.reading import DamagedError, read_pickled
 
 BEST = "best.pt"
 
 _NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
 _LISTED = 4
-_DAMAGED = (OSError, RuntimeError, ValueError, LookupError, EOFError, UnpicklingError)
-"""What torch.load makes of damaged files; a seek to before the start of a short one is an OSError."""
 
 
 def path_at(folder: Path, step: int) -> Path:
@@ -58,7 +57,8 @@ def save(path: Path, contents: Mapping[str, Any]) -> None:
 def keep_last(folder: Path, count: int) -> None:
     """Delete the numbered checkpoints in `folder` but for the last `count`."""
     for path in in_order(folder)[:-count]:
-        path.unlink()
+        with writing(path):
+            path.unlink(missing_ok=True)
 
 
 def set_aside_later(folder: Path, step: int) -> list[Path]:
@@ -75,7 +75,7 @@ def set_aside_later(folder: Path, step: int) -> list[Path]:
 
 def find(path: Path) -> Path:
     """Return the file itself, or the best (else the last) checkpoint in a folder."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path.is_dir, for any name
         return path
     best, last = path / BEST, latest(path)
     if best.exists():
@@ -105,24 +105,13 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it holds something else.
     """
-    if not path.is_file():
-        there = ", ".join(p.name for p in in_order(path.parent)) if path.parent.is_dir() else ""
+    if not os.path.lexists(path) and os.path.isdir(path.parent):
+        there = ", ".join(p.name for p in in_order(path.parent))
         raise CheckpointError(f"there is no checkpoint {path}." + (f" In that folder are: {there}." if there else ""))
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-    except _DAMAGED as error:
-        if isinstance(error, UnpicklingError) and "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path} holds Python objects beside tensors and plain values, and reading those could run any code. "
-                "Where you trust the file, keep its weights only: "
-                "torch.save({'model': torch.load(FILE, weights_only=False)['model']}, NEW_FILE)"
-            ) from error
-        raise CheckpointError(f"{path} is cut short or damaged: it cannot be read.{_way_out(path)}") from error
-    if not isinstance(contents, dict):
-        raise CheckpointError(f"{path} holds no dict of weights, but a {type(contents).__name__}.")
-    return contents
+        return read_pickled(path)
+    except DamagedError as error:
+        raise DamagedError(f"{error}{_way_out(path)}") from error
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

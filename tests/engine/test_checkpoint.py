@@ -87,8 +87,9 @@ def test_a_run_keeps_its_earlier_checkpoint_when_the_disk_fills_up(tmp_path: Pat
         lambda whole: b"",
         lambda whole: b"hello",
         lambda whole: bytes(len(whole)),
+        lambda whole: whole.replace(CONTENTS["model"]["weight"].numpy().tobytes(), bytes(40)),
     ],
-    ids=["cut short", "empty", "text", "zeros"],
+    ids=["cut short", "empty", "text", "zeros", "other weights"],
 )
 def test_a_damaged_file_is_named_with_the_one_before(tmp_path: Path, damage: Any) -> None:
     first, second, _ = numbered(tmp_path, 3, 6, 9)
@@ -108,6 +109,26 @@ def test_a_file_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -
     numbered(tmp_path, 3, 6)
     with pytest.raises(CheckpointError, match=r"no checkpoint .*-00000004.pt. In that folder are: .*03.pt, .*06.pt"):
         checkpoint.load(checkpoint.path_at(tmp_path, 4))
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder/best.pt"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name} is no file of weights, but a pipe"):
+        checkpoint.load(checkpoint.find(tmp_path / name.split("/")[0]))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "pipe/best.pt"])
+def test_a_name_that_no_file_can_have_is_told_in_words(name: str, tmp_path: Path) -> None:
+    (tmp_path / "pipe").touch()
+    with pytest.raises(CheckpointError, match=r"cannot read|no file|no checkpoint"):
+        checkpoint.load(checkpoint.find(tmp_path / name))
+
+
+def test_a_checkpoint_cannot_be_saved_where_the_folder_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot write .*-00000003.pt: .*The folder .*gone is gone"):
+        numbered(tmp_path / "gone", 3)
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:

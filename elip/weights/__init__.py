@@ -1,0 +1,1 @@
+"""Files of weights: reading them without running or believing anything, undoing wrappings, fitting them to a model."""

@@ -1,0 +1,153 @@
+"""Reading a file of tensors: nothing in it is run, and nothing damaged is believed."""
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from elip.errors import CheckpointError
+
+SAFETENSORS = ".safetensors"
+CHECKSUM = "sha256"
+"""Entry of the metadata of a safetensors file of ours: the checksum of all else, as `checksum` gives it."""
+
+_ZIP = b"PK\x03\x04"
+_FOLDER = 0x10  # mark of a folder, of which torch's reader gives no bytes, whatever its size
+_CHUNK = 1 << 20
+
+log = logging.getLogger(__name__)
+
+
+class DamagedError(CheckpointError):
+    """A file is not as it was written."""
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a file of weights holds, on the CPU, and the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: it cannot be read, is damaged, or holds no dict made of tensors and plain values.
+    """
+    return read_safetensors(path) if path.suffix == SAFETENSORS else (read_pickled(path), {})
+
+
+def read_pickled(path: Path) -> dict[str, Any]:
+    """Return what a file of `torch.save` holds, on the CPU: a dict made of tensors and plain values only.
+
+    The checksums of its archive are compared first, which torch itself does not do. Files from before torch 1.6 have
+    none.
+
+    Raises:
+        CheckpointError: as for `read_tensors`.
+    """
+    require_regular(path)
+    try:
+        check_archive(path)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    except DamagedError:
+        raise
+    except Exception as error:  # nothing of the file was run: whatever it is, the file cannot be read
+        if isinstance(error, UnpicklingError) and "Unsupported" in str(error):
+            raise CheckpointError(
+                f"{path} holds Python objects beside tensors and plain values, and reading those could run any code. "
+                "Where you trust the file, keep its weights only: "
+                "torch.save({'model': torch.load(FILE, weights_only=False)['model']}, NEW_FILE)"
+            ) from error
+        raise DamagedError(f"{path} is cut short or damaged: it cannot be read.") from error
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path} holds no dict of weights, but a {type(contents).__name__}.")
+    return contents
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the tensors in a safetensors file, on the CPU, and its metadata; a checksum there is compared.
+
+    Raises:
+        CheckpointError: as for `read_tensors`.
+    """
+    require_regular(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+    told = metadata.pop(CHECKSUM, None)
+    if told is not None and told != checksum(tensors, metadata):
+        raise DamagedError(f"{path} is damaged: its tensors or metadata are not those of its checksum.")
+    return tensors, metadata
+
+
+def require_regular(path: Path) -> None:
+    """Raise an error unless a regular file that can be read lies at `path`; opening a pipe would wait for ever.
+
+    Raises:
+        CheckpointError: the message says what is there.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {path}.") from None
+    except (OSError, ValueError) as error:  # the latter for a NUL byte
+        raise CheckpointError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}.") from error
+    if stat.S_ISDIR(mode):
+        raise CheckpointError(f"{path} is a folder. Name the file of weights in it.")
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{path} is no file of weights, but a {_kind(mode)}.")
+
+
+def check_archive(path: Path) -> None:
+    """Compare the content of a zip archive with its checksums, in pieces; a file that is none passes.
+
+    Raises:
+        DamagedError: they differ, or the archive is not in one piece.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) != _ZIP and not zipfile.is_zipfile(file):
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if not any(member.CRC for member in members) and any(member.file_size for member in members):
+                log.warning("%s was saved without checksums: damage to it would not be noticed", path)
+                return
+            if len({member.filename for member in members}) < len(members):
+                raise zipfile.BadZipFile("a member twice")
+            for member in members:
+                if member.external_attr & _FOLDER:
+                    raise zipfile.BadZipFile(f"{member.filename} passes for a folder")
+                with archive.open(member) as content:
+                    while content.read(_CHUNK):
+                        pass
+    except Exception as error:  # damaged sizes, places, names and flags make zipfile raise anything
+        if isinstance(error, PermissionError):
+            raise
+        reason = str(error) or type(error).__name__
+        raise DamagedError(f"{path} is cut short or damaged: its archive does not hold together ({reason}).") from error
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the SHA-256 of tensors, with their names, types and shapes, and of metadata, in hexadecimal digits."""
+    total = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    return kinds.get(stat.S_IFMT(mode), "special file")
