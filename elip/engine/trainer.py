@@ -106,6 +106,8 @@ class Trainer:
                 report = self._runner.step(step_batches, self._progress(), self._last_good())
                 self._step += 1
                 self._broken.add(self._step, report)
+                if rank() == 0:
+                    self._keep_folder()
                 log.train(self._step, lr, report, self._broken.count)
                 if not report.stop:
                     self._evaluate_if_due(log, step_batches[-1])

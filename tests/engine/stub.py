@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from elip.config.schema import DataConfig, EvalConfig, OptimConfig, RunConfig, TaskConfig, TrainConfig
 from elip.data.datasets import SampleKey
 from elip.distributed import gather_rows
+from elip.errors import DataError
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput, Task
 
@@ -42,6 +43,29 @@ class EvalPoints(Points):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return super().__getitem__(SampleKey(0, index))
+
+
+class Stream(IterableDataset):
+    """Numbers in sequence, each worker its share of the batches."""
+
+    def __init__(self, length: int, batch_size: int, fails_at: int | None = None) -> None:
+        self._length, self._batch_size, self._fails_at = length, batch_size, fails_at
+        self._epoch, self._done = 0, 0
+
+    def __len__(self) -> int:
+        return 20
+
+    def start(self, epoch: int, consumed: int = 0) -> None:
+        self._epoch, self._done = epoch, consumed
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        for place in range(self._done, self._length):
+            if (place - self._done) // self._batch_size % workers == worker:
+                if place == self._fails_at:
+                    raise DataError(f"sample {place} is broken")
+                yield Points(20)[SampleKey(self._epoch, place)]
 
 
 def collate(samples: list[dict[str, Any]]) -> Batch:
@@ -139,6 +163,24 @@ class StubTask(Task):
 
     def _eval_step(self, batch: Batch) -> dict[str, Tensor]:
         return {"error": (self.layers(batch["x"]).squeeze(1) - batch["y"]).abs()}
+
+
+class SignalledInEvaluation(StubTask):
+    """The stub, which gets a signal in the first batch of the evaluation after a step."""
+
+    signal_at = 0
+    number = signal.SIGTERM
+    batches = 0
+
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        self.done = progress.step + 1
+        return super().training_step(batch, progress)
+
+    def _eval_step(self, batch: Batch) -> dict[str, Tensor]:
+        if self.done == self.signal_at:
+            self.batches += 1
+            send_self(self.number)
+        return super()._eval_step(batch)
 
 
 def stub_config(

@@ -69,6 +69,13 @@ def test_a_signal_to_one_process_stops_both_and_both_resume_exactly(parts: Parts
     assert len(checkpoint.load(folder / "whole" / "best.pt")["rng"]) == 2
 
 
+def test_a_signal_to_one_process_in_an_evaluation_stops_both_and_it_is_made_up_for(parts: Parts, folder: Path) -> None:
+    assert [part["cut"]["stopped"] for part in parts] == [True, True]
+    assert read_log(folder / "cut") == read_log(folder / "whole")
+    for part in parts:
+        assert part["made up"]["metrics"] == part["whole"]["metrics"]
+
+
 def test_a_loss_that_is_no_number_on_one_rank_stops_both(parts: Parts) -> None:
     for part in parts:
         assert part["spoilt"]["error"].startswith("step 7: loss_spread is nan.")

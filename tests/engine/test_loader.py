@@ -3,20 +3,18 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
 from elip.data.datasets import SampleKey
 from elip.engine import loader
 from elip.engine.loader import EpochOrder, TrainLoader, TrainStream, read_batches, usable_workers
 from elip.errors import DataError
-from tests.engine.stub import Points, collate, stub_config
+from tests.engine.stub import Points, Stream, collate, stub_config
 
 CPU = torch.device("cpu")
 
@@ -74,29 +72,6 @@ def test_batches_do_not_depend_on_workers_nor_touch_the_random_state(tmp_path: P
     assert torch.equal(torch.get_rng_state(), before)
     expected = [Points(20)[key]["x"] for batch in EpochOrder(20, 4, 1, 42, 3, 9) for key in batch]
     assert torch.equal(torch.cat([batch["x"] for batch in batches]), torch.stack(expected))
-
-
-class Stream(IterableDataset):
-    """Numbers in sequence, each worker its share of the batches."""
-
-    def __init__(self, length: int, batch_size: int, fails_at: int | None = None) -> None:
-        self._length, self._batch_size, self._fails_at = length, batch_size, fails_at
-        self._epoch, self._done = 0, 0
-
-    def __len__(self) -> int:
-        return 20
-
-    def start(self, epoch: int, consumed: int = 0) -> None:
-        self._epoch, self._done = epoch, consumed
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        for place in range(self._done, self._length):
-            if (place - self._done) // self._batch_size % workers == worker:
-                if place == self._fails_at:
-                    raise DataError(f"sample {place} is broken")
-                yield Points(20)[SampleKey(self._epoch, place)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

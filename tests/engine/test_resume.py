@@ -1,18 +1,25 @@
 """A run that was ended and resumed is, bit for bit, the run that was not."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from elip.engine import checkpoint
-from elip.errors import CheckpointError, ElipError
+from elip.engine.run_lock import RunLock
+from elip.errors import CheckpointError, ElipError, Interrupted
 from tests.engine.conftest import assert_same, read_log, train
-from tests.engine.stub import harm_at, send_self, stub_config
+from tests.engine.stub import Points, SignalledInEvaluation, Stream, StubTask, harm_at, send_self, stub_config
 
 WHOLE_LOG = (
     [f"train {step}" for step in range(1, 6)] + ["eval 5"] + [f"train {step}" for step in range(6, 11)] + ["eval 10"]
@@ -66,6 +73,94 @@ def test_an_evaluation_that_a_signal_prevented_is_made_up_for(tmp_path: Path, la
     _, outcome = train(config, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
     assert outcome["metrics"].keys() == {"accuracy", "error"}
+
+
+@pytest.mark.parametrize("last_step", [5, 10])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_an_evaluation_between_its_batches_and_it_is_made_up_for(
+    tmp_path: Path, number: signal.Signals, last_step: int
+) -> None:
+    whole, expected = train(stub_config(tmp_path / "whole"))
+    config = stub_config(tmp_path / "stopped")
+
+    def prepare(task: StubTask) -> None:
+        task.signal_at, task.number = last_step, number
+
+    task, outcome = train(config, kind=SignalledInEvaluation, prepare=prepare)
+    assert task.batches == 1  # of three
+    assert (outcome["step"], outcome["stopped"]) == (last_step, True)
+    assert outcome["checkpoint"].name == f"checkpoint-{last_step:08d}.pt"
+    resumed, outcome = train(config, resume=True)
+    assert not outcome["stopped"]
+    assert_same(whole, resumed)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert outcome["metrics"] == expected["metrics"]
+    assert_same_checkpoint(tmp_path / "whole" / "best.pt", tmp_path / "stopped" / "best.pt")
+
+
+def assert_same_checkpoint(first: Path, second: Path) -> None:
+    """They agree bit for bit in all but the name of the output folder."""
+    both = [checkpoint.load(path) for path in (first, second)]
+    for contents in both:
+        del contents["config"]["output_dir"]
+    assert flat(both[0]) == flat(both[1])
+
+
+def flat(value: Any) -> Any:
+    """Return plain values that compare."""
+    if isinstance(value, dict):
+        return {key: flat(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [flat(item) for item in value]
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def test_ctrl_c_once_finishes_the_step_and_twice_ends_it_with_nothing_half_written(tmp_path: Path) -> None:
+    train(stub_config(tmp_path / "whole"))
+    config = stub_config(tmp_path / "stopped", data={"num_workers": 2})
+    _, outcome = train(config, before_step=harm_at(6, partial(send_self, signal.SIGINT)))
+    assert (outcome["step"], outcome["stopped"]) == (7, True)
+
+    def twice() -> None:
+        send_self(signal.SIGINT)
+        send_self(signal.SIGINT)
+
+    files = {path.name for path in (tmp_path / "stopped").iterdir()}
+    with pytest.raises(Interrupted):
+        train(config, resume=True, before_step=harm_at(8, twice))
+    assert {path.name for path in (tmp_path / "stopped").iterdir()} == files
+    train(config, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_an_interrupted_checkpoint_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = stub_config(tmp_path, save_every=2)
+    save = torch.save
+
+    def interrupted(contents: Any, file: Any) -> None:
+        save(contents, file)
+        if contents["step"] == 4:
+            send_self(signal.SIGINT)
+            send_self(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", interrupted)
+        with pytest.raises(Interrupted):
+            train(config)
+    assert [path.name for path in tmp_path.glob("*.pt*")] == ["checkpoint-00000002.pt"]
+    _, outcome = train(config, resume=True)
+    assert outcome["step"] == 10
+
+
+def test_a_signal_before_the_first_step_ends_at_once(tmp_path: Path) -> None:
+    class Slow(StubTask):
+        def inspect_training_data(self, dataset: Dataset) -> None:
+            send_self(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train(stub_config(tmp_path), kind=Slow)
+    assert not list(tmp_path.glob("*.pt*"))
+    assert not (tmp_path / "run.lock").exists()
 
 
 def test_a_run_killed_outright_resumes_exactly(tmp_path: Path) -> None:
@@ -147,6 +242,176 @@ def test_another_order_of_the_data_is_refused(tmp_path: Path) -> None:
     train(stub_config(tmp_path))
     with pytest.raises(CheckpointError, match="with 5 steps per epoch, this one has 10, so the order of the data"):
         train(stub_config(tmp_path, batch_size=2), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("length", "change", "message"),
+    [
+        (21, {}, "with 20 samples, this one has 21"),
+        (20, {"batch_size": 5, "save_every": 1}, "with 5 steps per epoch, this one has 4"),
+        (20, {"seed": 7}, "with train.seed=42, this one has train.seed=7"),
+    ],
+)
+def test_what_changes_the_order_of_the_data_is_refused(
+    tmp_path: Path, length: int, change: dict[str, int], message: str
+) -> None:
+    train(stub_config(tmp_path, max_steps=3))
+    with pytest.raises(CheckpointError, match=message):
+        train(stub_config(tmp_path, **change), resume=True, length=length)
+
+
+def test_another_batch_with_as_many_steps_an_epoch_is_refused(tmp_path: Path) -> None:
+    train(stub_config(tmp_path, batch_size=7, max_steps=1))
+    with pytest.raises(CheckpointError, match="with 7 samples per step, this one has 8"):
+        train(stub_config(tmp_path, batch_size=8), resume=True)
+
+
+class Files(Points):
+    """Points that say which files they come from."""
+
+    def __init__(self, *files: dict[str, Any]) -> None:
+        super().__init__(20)
+        self._files = files
+
+    def fingerprint(self) -> list[dict[str, Any]]:
+        return list(self._files)
+
+
+def file(name: str, count: int, sha256: str) -> dict[str, Any]:
+    return {"file": name, "count": count, "sha256": sha256}
+
+
+@pytest.fixture
+def on_files(tmp_path: Path) -> Callable[..., object]:
+    """Trains on a data set of such files, two steps or, resumed, all."""
+
+    def run(*files: dict[str, Any], resume: bool = False) -> object:
+        class OfFiles(StubTask):
+            def train_dataset(self) -> Dataset:
+                return Files(*files)
+
+        return train(stub_config(tmp_path, max_steps=None if resume else 2), resume, kind=OfFiles)
+
+    return run
+
+
+def test_files_with_other_counts_are_refused_by_name(on_files: Callable[..., object]) -> None:
+    on_files(file("a.json", 12, "1"), file("b.json", 8, "2"))
+    expected = r"data.train: b.json has 9 items, but it had 8 when .*checkpoint-00000002.pt was written.*--init"
+    with pytest.raises(CheckpointError, match=expected):
+        on_files(file("a.json", 12, "1"), file("b.json", 9, "2"), resume=True)
+    with pytest.raises(CheckpointError, match=r"c.json has 20 items, but a.json in its place had 12"):
+        on_files(file("c.json", 20, "1"), file("b.json", 8, "2"), resume=True)
+    with pytest.raises(CheckpointError, match=r"a run on 2 files, now there are 1"):
+        on_files(file("a.json", 20, "1"), resume=True)
+
+
+def test_files_with_as_many_other_items_are_warned_of_by_name(
+    on_files: Callable[..., object], caplog: pytest.LogCaptureFixture
+) -> None:
+    on_files(file("a.json", 12, "1"), file("b.json", 8, "2"))
+    on_files(file("moved/a.json", 12, "1"), file("b.json", 8, "3"), resume=True)
+    warnings = [record.getMessage() for record in caplog.records if "other items" in record.getMessage()]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("data.train: b.json holds other items than it did when ")
+
+
+def test_validation_data_that_changed_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    val = tmp_path / "val.json"
+    val.write_text("[1]")
+    config = {"data": {"val": [str(val)]}, "max_steps": 2}
+    train(stub_config(tmp_path / "run", **config))
+    train(stub_config(tmp_path / "run", **config), resume=True)
+    assert "val.json" not in caplog.text
+    val.write_text("[2]")
+    train(stub_config(tmp_path / "run", **config), resume=True)
+    assert f"{val} has changed since" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(stub_config(tmp_path / "whole"))
+    config = stub_config(tmp_path / "stopped")
+    train(config, before_step=harm_at(5, partial(send_self, signal.SIGTERM)))
+    path = tmp_path / "stopped" / "checkpoint-00000006.pt"
+    contents = checkpoint.load(path)
+    for key in ("data", "total_steps", "next_lr"):
+        del contents[key]
+    torch.save(contents, path)
+    train(config, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert "jumps" not in caplog.text
+
+
+def test_more_epochs_make_the_learning_rate_jump_which_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(stub_config(tmp_path))
+    train(stub_config(tmp_path, epochs=4), resume=True)
+    rate = read_log(tmp_path)[12]["lr"]
+    assert f"the learning rate jumps: step 11 would have had 1e-05 in the run of {tmp_path}" in caplog.text
+    assert f"and has {rate:.3g} now" in caplog.text
+    assert rate == pytest.approx((0.1 + 1e-5) / 2)
+    assert "training was to take 10 steps, and takes 20 now" in caplog.text
+
+
+@pytest.mark.parametrize(("schedule", "told"), [("step", True), ("epoch", False)])
+def test_a_longer_run_is_told_where_it_bends_the_curve(
+    tmp_path: Path, schedule: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    optim = {"schedule": schedule}
+    train(stub_config(tmp_path, optim=optim, max_steps=5))
+    train(stub_config(tmp_path, optim=optim), resume=True)
+    assert ("the learning rate jumps" in caplog.text) == told
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_shards_go_on_with_as_many_workers_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Streamed(StubTask):
+        def train_dataset(self) -> Dataset:
+            return Stream(20, 4)
+
+    def use(cpus: int) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)), raising=False)
+
+    config = partial(stub_config, tmp_path, data={"num_workers": 2})
+    use(2)
+    train(config(max_steps=3), kind=Streamed)
+    use(1)
+    train(config(max_steps=4), kind=Streamed, resume=True)
+    assert "order of shards depends on the number of loader processes: 2 are started" in caplog.text
+    assert checkpoint.load(tmp_path / "checkpoint-00000004.pt")["data"]["num_workers"] == 2
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_an_output_folder_removed_during_the_run_is_told_and_made_again(
+    tmp_path: Path, emptied: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+
+    def remove() -> None:
+        shutil.rmtree(folder)
+        if emptied:
+            folder.mkdir()
+
+    train(stub_config(folder), before_step=harm_at(7, remove))
+    assert f"{folder} was removed or emptied during the run" in caplog.text
+    assert {"checkpoint-00000010.pt", "config.yaml"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_run_whose_folder_another_one_took_stops(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    other = RunLock(folder)
+
+    def take() -> None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        other.acquire()
+
+    with pytest.raises(ElipError, match=f"{folder} is in use by another run"):
+        train(stub_config(folder), before_step=harm_at(7, take))
+    other.release()
 
 
 def test_another_architecture_is_refused_with_the_parts_that_differ(tmp_path: Path) -> None:

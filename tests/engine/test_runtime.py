@@ -93,7 +93,7 @@ def test_ctrl_c_says_what_happens_and_the_second_one_ends_at_once(
         send_self(signal.SIGINT)
         assert run.stop_signal == "SIGINT"
         assert capfd.readouterr().err == "Ctrl-C: finishing this step, then saving; once more stops at once\n"
-        with pytest.raises(Interrupted, match="^stopped by SIGINT$"):
+        with pytest.raises(Interrupted, match=r"^stopped by SIGINT$"):
             send_self(signal.SIGINT)
 
 

@@ -20,7 +20,7 @@ from elip.engine.runtime import start_run
 from elip.errors import ElipError
 from elip.task import Batch
 from tests.engine.conftest import train
-from tests.engine.stub import EvalPoints, StubTask, collate, harm_at, send_self, stub_config
+from tests.engine.stub import EvalPoints, SignalledInEvaluation, StubTask, collate, harm_at, send_self, stub_config
 
 RANK = int(os.environ.get("RANK", "0"))
 SPOILT = (6, math.nan) if RANK == 1 else None
@@ -34,6 +34,12 @@ class AllUsed(StubTask):
 
     def parameters_to_optimise(self) -> Iterable[tuple[str, nn.Parameter]]:
         return self.layers.named_parameters()
+
+
+class Cut(SignalledInEvaluation):
+    """The stub whose second process alone is told to stop, in an evaluation."""
+
+    signal_at = 5 if RANK == 1 else 0
 
 
 def fit(folder: Path, resume: bool = False, **train_options: Any) -> dict[str, Any]:
@@ -67,6 +73,8 @@ def main(folder: Path) -> None:
         "whole": fit(folder / "whole"),
         "stopped": fit(folder / "stopped", before_step=TERMINATE),
         "resumed": fit(folder / "stopped", resume=True),
+        "cut": fit(folder / "cut", kind=Cut),
+        "made up": fit(folder / "cut", resume=True),
         "spoilt": fit(folder / "spoilt", spoil=SPOILT),
         "seven": evaluate(folder, 7, gather=True),
         "one": evaluate(folder, 1, gather=True),
