@@ -3,6 +3,7 @@
 RefCOCO+ (Yu et al., ECCV 2016), weakly supervised as in ALBEF (Li et al., NeurIPS 2021, section 5).
 """
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
 from elip.data.datasets import usable_caption
 from elip.data.grounding import GroundingEvalItem, GroundingEvalSet, GroundingItem, RefData
+from elip.data.images import ImageFolder
 from elip.data.retrieval import Described
 from elip.errors import ConfigError
 from elip.evaluation.grounding import evaluate_grounding
@@ -53,6 +55,11 @@ class Grounding(PairFinetuningTask):
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self._check_layer()
+
+    @property
+    def images(self) -> ImageFolder:
+        """The pictures as they are stored, which is what the boxes fit, unless the config has them turned upright."""
+        return replace(super().images, orient=bool(self.config.data.exif_orientation))
 
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         return evaluate_grounding(

@@ -16,7 +16,12 @@ class Section(BaseModel):
     """A part of the config: unknown keys are refused, values cannot change after the check."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
+        use_attribute_docstrings=True,
     )
 
 
@@ -63,7 +68,9 @@ class ModelConfig(Section):
 class ReducerConfig(BaseModel):
     """A token reducer by name; every other key is a parameter of that reducer."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, validate_default=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        extra="allow", frozen=True, validate_default=True, ser_json_inf_nan="constants", use_attribute_docstrings=True
+    )
 
     name: str = "none"
     strict: bool = False
@@ -86,6 +93,12 @@ class DataConfig(Section):
 
     image_root: str = "."
     """Folder that relative image paths in the annotation files start from."""
+    background: Literal["white", "albef"] = "white"
+    """What shows through transparent images: white, or with `albef` the colours that their files hold underneath."""
+    max_image_pixels: int = Field(100_000_000, gt=0)
+    """An image that has more, by its header, is refused before it is decoded."""
+    exif_orientation: bool | None = None
+    """Turn images upright as their EXIF data say; null: yes, but not in grounding, whose boxes fit files as stored."""
     train: list[str] = []
     """Annotation files, concatenated: JSON lists or JSON-lines; .tar files for shards."""
     val: list[str] = []

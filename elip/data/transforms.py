@@ -45,7 +45,7 @@ class TrainTransform:
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Return [3, S, S] float; the same for the same picture and state of `rng`, which it advances."""
         box = draw_crop(image.width, image.height, self.crop_scale, rng)
-        image = resize(image.crop(box), self.image_size)
+        image = resize(image, self.image_size, box)
         if self.flip and rng.random() < 0.5:
             image = ImageOps.mirror(image)
         if self.randaugment:
@@ -86,14 +86,16 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], rng: random.R
     return left, top, left + w, top + h
 
 
-def resize(image: Image.Image, size: int) -> Image.Image:
-    """Return the picture with sides of `size` pixels; bicubic, with antialiasing.
+def resize(image: Image.Image, size: int, box: Box | None = None) -> Image.Image:
+    """Return the picture, or a part of it, with sides of `size` pixels; bicubic, with antialiasing.
 
     Equal to Pillow's own to about one of 255 levels and four times as fast.
     """
-    if image.size == (size, size):
-        return image
-    pixels = torch.from_numpy(np.array(image)).unsqueeze(0)  # [1, H, W, 3] uint8
+    left, top, right, bottom = box or (0, 0, *image.size)
+    part = np.array(np.asarray(image)[top:bottom, left:right])  # Pillow's own crop has a limit of pixels
+    if part.shape[:2] == (size, size):
+        return Image.fromarray(part)
+    pixels = torch.from_numpy(part).unsqueeze(0)  # [1, H, W, 3] uint8
     channels_first = pixels.permute(0, 3, 1, 2)  # a view: channels-last memory, which has a fast path
     square = F.interpolate(channels_first, (size, size), mode="bicubic", antialias=True)
     return Image.fromarray(square[0].permute(1, 2, 0).contiguous().numpy())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from elip.config import load_config
 from elip.errors import ConfigError
@@ -82,3 +83,22 @@ def test_the_full_size_config_holds_the_published_setting() -> None:
     assert (config.model.vision.image_size, config.train.batch_size, config.train.epochs) == (384, 32, 5)
     assert (config.optim.lr, config.optim.min_lr, config.optim.warmup_steps) == (1e-5, 1e-6, 100)
     assert (config.task.queue_size, config.task.cam, config.task.cam_layer) == (65536, "itm", 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "upright"),
+    [
+        ("grounding", "data.exif_orientation=null", False),
+        ("grounding", "data.exif_orientation=true", True),
+        ("retrieval", "data.exif_orientation=null", True),
+        ("retrieval", "data.exif_orientation=false", False),
+    ],
+)
+def test_pictures_stay_as_stored_where_boxes_refer_to_them(
+    digits: Path, tiny: list[str], tmp_path: Path, name: str, override: str, upright: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    task = small_task(name, [*small_run(name, digits, tiny), f"data.image_root={tmp_path}", override])
+    assert task.images.open("turned.jpg").size == ((20, 40) if upright else (40, 20))  # type: ignore[attr-defined]

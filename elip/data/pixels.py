@@ -1,0 +1,89 @@
+"""Pictures of all the modes that files come in, as RGB of 8 bits: right in value, or refused.
+
+Values of 16 bits and floats are scaled so that black stays black and white white. Transparent pictures are laid on
+white; `albef` instead shows the colours that lie under the transparency, as `convert("RGB")` in ALBEF's code does.
+"""
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from elip.errors import DataError
+
+Background: TypeAlias = Literal["white", "albef"]
+
+_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+_KEY_SCALE = {"1": 255, "L;2": 85, "L;4": 17}
+"""From the levels of a PNG of few bits to those of 8 bits."""
+
+
+def to_rgb(image: Image.Image, background: Background) -> Image.Image:
+    """Return an opened picture as RGB.
+
+    Args:
+        image: as `Image.open` gives it; it is loaded here.
+        background: what to lay transparent pictures on.
+
+    Raises:
+        DataError: it holds numbers whose range is not known: floats outside [0, 1], or whole numbers with a sign.
+    """
+    _scale_colour_key(image)
+    image.load()
+    tags = getattr(image, "tag_v2", {})
+    if _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        raise DataError("its values have a sign, and nobody knows which is white: save it with 8 or 16 bits without")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_numbers(image, background, tags)
+    if background == "white" and _has_transparency(image):
+        image = image.convert("LA") if image.mode == "La" else image
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    palette_has = image.palette is not None and image.palette.mode == "RGBA"
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info or palette_has
+
+
+def _scale_colour_key(image: Image.Image) -> None:
+    """Put the transparent colour of a PNG, which Pillow gives as it is stored, on the scale of the loaded picture."""
+    key = image.info.get("transparency")
+    if image.format != "PNG" or key is None or not image.tile:
+        return
+    rawmode = image.tile[0][3]
+    if rawmode in _KEY_SCALE:
+        image.info["transparency"] = min(255, key * _KEY_SCALE[rawmode])
+    elif rawmode == "RGB;16B":  # of which the upper halves are loaded
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _from_numbers(image: Image.Image, background: Background, tags: dict[int, int | tuple[int, ...]]) -> Image.Image:
+    """Return a grey picture of more than 8 bits as RGB."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        levels = _from_floats(values)
+    elif image.mode == "I" and image.format == "TIFF":
+        raise DataError(
+            "its values are whole numbers of 32 bits, and nobody knows which is white: save it with 8 or 16"
+        )
+    else:
+        white = 4095 if tags.get(_BITS) == (12,) else 65535
+        levels = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = 255 - levels
+    if background == "white" and "transparency" in image.info:
+        levels[values == image.info["transparency"]] = 255
+    return Image.fromarray(levels).convert("RGB")
+
+
+def _from_floats(values: np.ndarray) -> np.ndarray:
+    """Return floats from 0 to 1, or whole numbers up to 255, as levels of 8 bits."""
+    low, high = values.min(), values.max()
+    if low >= 0 and high <= 1:  # both false of NaN
+        return np.rint(values * 255).astype(np.uint8)
+    if low >= 0 and high <= 255 and np.array_equal(values, np.rint(values)):
+        return values.astype(np.uint8)
+    raise DataError(f"its values are floats from {low:g} to {high:g}; save it with values from 0 (black) to 1 (white)")
