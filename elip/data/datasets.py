@@ -1,7 +1,8 @@
 """Training sets whose samples depend on nothing but seed, epoch and index, and how samples are joined to a batch."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from elip.data.images import ImageFolder
 from elip.data.messages import located, shorten
 from elip.data.text import clean_caption
 from elip.data.transforms import TrainTransform
+from elip.data.words import PlacedText
 from elip.errors import DataError
 
 Sample = dict[str, Any]
@@ -146,6 +148,22 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
         """Return what tells the content of the annotation files; see `elip.data.annotations.Annotations`."""
         return self.annotations.fingerprint()
 
+    def texts(self, item: ItemT) -> Sequence[str]:
+        """Return all texts of an item, cleaned as training sees them; none unless a subclass says so.
+
+        Raises:
+            DataError: one of them is broken.
+        """
+        return ()
+
+    def sample_texts(self, items: int) -> Iterator[PlacedText]:
+        """Yield the texts of so many items, spread evenly over the set; broken items are passed over."""
+        count = min(items, len(self))
+        for index in (number * len(self) // count for number in range(count)):
+            with suppress(DataError):
+                texts = self.texts(self.annotations[index])
+                yield from (PlacedText(self.annotations.where(index), text) for text in texts)
+
     def load(self, image: str, rng: random.Random, field: str = "image") -> Tensor:
         """Return the picture that an item names in `field`, transformed: [3, S, S] float."""
         return self.transform(self.images.open(image, field), rng)
@@ -170,6 +188,11 @@ class PretrainDataset(TrainDataset[PretrainItem]):
     ) -> None:
         super().__init__(annotations, images, transform, seed, skip_broken)
         self.max_words = max_words
+
+    def texts(self, item: PretrainItem) -> Sequence[str]:
+        """Return the captions."""
+        captions = [item["caption"]] if isinstance(item["caption"], str) else item["caption"]
+        return [usable_caption(caption, self.max_words) for caption in captions]
 
     def make_sample(self, item: PretrainItem, index: int, rng: random.Random) -> Sample:
         """Return picture and caption."""

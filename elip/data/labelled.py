@@ -51,6 +51,10 @@ class LabelledTrainSet(TrainDataset[ItemT]):
         super().__init__(annotations, images, transform, seed, skip_broken)
         self.read = read
 
+    def texts(self, item: ItemT) -> Sequence[str]:
+        """Return the one text."""
+        return [self.read(item).text]
+
     def make_sample(self, item: ItemT, index: int, rng: random.Random) -> Sample:
         """Return pictures, each with a crop and colours of its own, text and label."""
         example = self.read(item)

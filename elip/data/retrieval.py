@@ -59,6 +59,10 @@ class DescribedTrainSet(TrainDataset[ItemT]):
         super().__init__(annotations, images, transform, seed, skip_broken)
         self.read = read
 
+    def texts(self, item: ItemT) -> Sequence[str]:
+        """Return the one text."""
+        return [self.read(item).text]
+
     def make_sample(self, item: ItemT, index: int, rng: random.Random) -> Sample:
         """Return picture, text and the number of the picture."""
         one = self.read(item)

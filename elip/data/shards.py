@@ -12,6 +12,7 @@ import tarfile
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
@@ -21,17 +22,19 @@ from typing_extensions import TypedDict
 
 from elip import distributed
 from elip.data.cache import cached_file
-from elip.data.datasets import MAX_ATTEMPTS, Sample, draw_caption, first_sound, sample_rng
+from elip.data.datasets import MAX_ATTEMPTS, Sample, draw_caption, first_sound, sample_rng, usable_caption
 from elip.data.fields import FieldCheck
 from elip.data.images import ImageFolder
 from elip.data.messages import located, missing_file
 from elip.data.transforms import TrainTransform
+from elip.data.words import PlacedText
 from elip.errors import ConfigError, DataError
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 TEXT_EXTENSIONS = ("txt", "json")
 _READ_BYTES = 1 << 20
+_TEXTS_SAMPLED = 500  # the pictures between them are read along
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -252,6 +255,14 @@ class ShardedPretrainStream(IterableDataset[Sample]):
         draws = chain.from_iterable(map(shuffle.draw, rounds))
         for position, raw in enumerate(islice(draws, done, due), start=done):
             yield self._sound_sample(raw, shuffle, (lane, position))
+
+    def sample_texts(self, items: int) -> Iterator[PlacedText]:
+        """Yield the cleaned captions of so many samples, the first ones; broken samples are passed over."""
+        for raw in islice(chain.from_iterable(map(read_shard, self.shards)), min(items, _TEXTS_SAMPLED)):
+            with suppress(DataError):
+                captions = _caption(raw)
+                for caption in [captions] if isinstance(captions, str) else captions:
+                    yield PlacedText(raw.where, usable_caption(caption, self.max_words))
 
     def _rounds(self, lane: int, num_lanes: int) -> Iterator[Iterator[RawSample]]:
         """Yield without end the samples of a lane's shards; each round deals out all shards anew."""

@@ -106,6 +106,10 @@ class Tokenizer:
         """Return the texts of ids [B, L], without special tokens."""
         return self._wordpiece.batch_decode(ids.tolist(), skip_special_tokens=True)
 
+    def tokens(self, text: str) -> list[str]:
+        """Return the tokens of a text as the vocabulary spells them, `[UNK]` where it has none."""
+        return self._wordpiece.tokenize(text)
+
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
@@ -125,6 +129,11 @@ class Tokenizer:
     def sep_id(self) -> int:
         """Id of `[SEP]`, which ends an answer."""
         return self._wordpiece.sep_token_id
+
+    @property
+    def unk_id(self) -> int:
+        """Id of `[UNK]`, which stands for every word that the vocabulary lacks."""
+        return self._wordpiece.unk_token_id
 
     @property
     def mask_id(self) -> int:

@@ -60,6 +60,10 @@ class VqaTrainSet(TrainDataset[VqaItem]):
         super().__init__(annotations, images, transform, seed, skip_broken)
         self.max_words = max_words
 
+    def texts(self, item: VqaItem) -> Sequence[str]:
+        """Return the question and its answers."""
+        return [usable_question(item["question"], self.max_words), *answer_weights(item)]
+
     def make_sample(self, item: VqaItem, index: int, rng: random.Random) -> Sample:
         """Return picture, question, and its different answers with their weights."""
         weights = answer_weights(item)

@@ -238,6 +238,14 @@ def test_neighbouring_visits_draw_unrelated_numbers(seed: int, epoch: int, index
     assert sample_rng(seed, epoch, index).random() in draws
 
 
+def test_texts_are_sampled_over_the_whole_set_without_a_picture(make_dataset: MakeDataset) -> None:
+    items = [{"image": "none.png", "caption": [f"No. {i}!", f"{i} again"] if i % 2 else "?!"} for i in range(100)]
+    found = list(make_dataset(items).sample_texts(20))
+    assert [one.text for one in found[:4]] == ["no 5", "5 again", "no 15", "15 again"]
+    assert len(found) == 20  # every other one has no words, and is passed over
+    assert found[-1].where.endswith("items.json item 95")
+
+
 def test_an_empty_caption_is_refused() -> None:
     with pytest.raises(DataError, match="field 'caption' is empty: ''"):
         draw_caption("", random.Random(0), 30)
