@@ -1,5 +1,6 @@
 """What tasks on images and texts have in common: encoders, tokenizer, transforms, annotation files."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -7,11 +8,14 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from elip.config.schema import TaskConfig
 from elip.data.images import ImageFolder
+from elip.data.messages import shorten
 from elip.data.text import Tokenizer
 from elip.data.transforms import EvalTransform, TrainTransform
+from elip.data.words import HoldsTexts, count_known
 from elip.errors import ConfigError
 from elip.models.albef import Albef
 from elip.models.text import MLMHead
@@ -20,8 +24,15 @@ from elip.models.weights import load_bert
 from elip.objectives.distillation import alpha_at
 from elip.task import Batch, Progress, Task
 
+TEXTS_SAMPLED = 2000
+"""Items whose texts are looked at before training."""
+MAX_UNKNOWN = 0.05
+"""Share of unknown tokens above which that is warned of."""
 PRETRAINING_ONLY = ("albef.vision_proj", "albef.text_proj", "temp", "itm_head", "mlm_head", "queues")
 """What a pre-trained checkpoint has beside its encoders, and many other tasks do without."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class MomentumConfig(TaskConfig):
@@ -81,6 +92,31 @@ class VisionLanguageTask(Task):
                 f"text encoder only {vocab_size}; set model.text.options.vocab_size to at least the tokenizer's."
             )
         return tokenizer
+
+    def inspect_training_data(self, dataset: Dataset) -> None:
+        """Log which share of the words to train on the vocabulary knows, and warn where it lacks too many."""
+        if not isinstance(dataset, HoldsTexts):
+            return
+        found = count_known(dataset.sample_texts(TEXTS_SAMPLED), self.tokenizer)
+        if not found.texts:
+            return
+        vocabulary = f"{self.config.model.text.tokenizer} ({self.tokenizer.vocab_size:,} words)"
+        share = f"{found.unknown_share:.1%} of the tokens of {found.texts:,} texts to train on"
+        if found.unknown_share <= MAX_UNKNOWN and not found.lost:
+            logger.info("%s are unknown to the vocabulary %s", share, vocabulary)
+            return
+        assert found.worst is not None
+        lost = f", and {found.lost:,} of the texts hold nothing else" if found.lost else ""
+        logger.warning(
+            "%s are unknown ([UNK]) to the vocabulary %s%s, so the model cannot tell them apart. Worst is %s: %s is "
+            "read as %s. Set model.text.tokenizer to a vocabulary that fits the language of the texts.",
+            share,
+            vocabulary,
+            lost,
+            found.worst.where,
+            shorten(found.worst.text),
+            shorten(" ".join(self.tokenizer.tokens(found.worst.text)) or "nothing"),
+        )
 
     def fitting(self, length: int | None) -> int:
         """Return how many tokens a text may have: `length`, or with None as many as there are positions for."""
