@@ -42,7 +42,7 @@ def cut(folder: Path, step: int) -> None:
     if odd and odd[-1] == len(lines):  # after the last line's end there is nothing
         del odd[-1]
     if odd:
-        _logger.warning(f"{path}: {len(odd)} lines that are no entries are dropped, the first of them line {odd[0]}")
+        _logger.warning(f"{path}: lines that are no entries are dropped: {len(odd)}, the first of them line {odd[0]}")
     kept = [line for line, entry in zip(lines, entries, strict=True) if entry is not None and entry["step"] <= step]
     if kept != lines[:-1] or lines[-1]:
         write_atomically(path, lambda file: file.write(b"".join(line + b"\n" for line in kept)))
@@ -106,6 +106,7 @@ class LogFile:
     def _put_back(self, old: int) -> None:
         """Write what a file held that has no name any more to a new one in its place."""
         held = os.pread(old, os.fstat(old).st_size, 0)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._open()
         _write(self._descriptor, held)
         os.close(old)

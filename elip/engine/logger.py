@@ -8,8 +8,9 @@ import logging
 import math
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from elip.distributed import rank
 from elip.engine.files import writing
-from elip.engine.log_file import LogFile, cut, read_log
+from elip.engine.log_file import Entry, LogFile, cut, read_log
 from elip.engine.step import StepReport
 from elip.errors import ElipError
 
@@ -79,9 +80,8 @@ class RunLog:
         self._start, self._total_steps, self._steps_per_epoch = start, total_steps, steps_per_epoch
         self._samples_per_step, self._every = samples_per_step, every
         self._figures = figures
-        self._files = _RunFiles(folder, start) if rank() == 0 else None
         self._console = Console(start, total_steps)
-        self._sinks: list[Sink] = [*(self._files.sinks if self._files else []), self._console]
+        self._sinks: list[Sink] = [*(_files(folder, start) if rank() == 0 else []), self._console]
         self._clock = _Clock()
         self._logged = start
 
@@ -91,8 +91,6 @@ class RunLog:
         Args:
             skipped: broken samples passed over since the run began.
         """
-        if self._files:
-            self._files.make_good()
         speed = (step - self._logged) * self._samples_per_step / self._clock.since_lap()
         self._console.tick(report.loss, lr, speed)
         if step % self._every and step not in (1, self._total_steps):
@@ -123,8 +121,6 @@ class RunLog:
         self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
         """Log the outcome of an evaluation after `step` steps."""
-        if self._files:
-            self._files.make_good()
         for sink in self._sinks:
             sink.evaluation(step, split, metrics, pictures)
 
@@ -156,32 +152,8 @@ class RunLog:
         except ElipError as failure:
             if error is None:
                 raise
-            _logger.warning("%s", failure)
-
-
-class _RunFiles:
-    """The files of a log, and the folder they are in, which are put back if someone removes them during the run."""
-
-    def __init__(self, folder: Path, start: int) -> None:
-        self._folder = folder
-        self._config = folder / "config.yaml"
-        self._settings = self._config.read_text(encoding="utf-8")
-        self._json_lines = JsonLines(folder, start)
-        self._tensorboard = TensorBoard(folder, start, self._settings)
-        self.sinks: list[Sink] = [self._tensorboard, self._json_lines]
-
-    def make_good(self) -> None:
-        """Put back what is gone, and say so."""
-        if not self._folder.is_dir():
-            with writing(self._folder):
-                self._folder.mkdir(parents=True)
-                self._config.write_text(self._settings, encoding="utf-8")
-            _logger.warning(
-                f"{self._folder} was removed or moved during the run: it is there again with the config and the log, "
-                "but without the checkpoints and evaluations that were in it"
-            )
-        self._json_lines.make_good()
-        self._tensorboard.make_good()
+            if str(failure) != str(error):
+                _logger.warning("%s", failure)
 
 
 class JsonLines:
@@ -189,7 +161,7 @@ class JsonLines:
 
     def __init__(self, folder: Path, start: int) -> None:
         cut(folder, start)
-        self._file = LogFile(folder)
+        self._folder, self._file = folder, LogFile(folder)
 
     def train(self, entry: Mapping[str, Any]) -> None:
         self._file.append(_finite(entry))
@@ -199,9 +171,10 @@ class JsonLines:
     ) -> None:
         self._file.append({"event": "eval", "step": step, "split": split, "metrics": _finite(metrics)})
 
-    def make_good(self) -> None:
-        """Put the file back if someone removed it."""
+    def entries(self) -> list[Entry]:
+        """Return what is in the file."""
         self._file.make_good()
+        return read_log(self._folder)
 
     def close(self) -> None:
         self._file.close()
@@ -210,19 +183,21 @@ class JsonLines:
 class TensorBoard:
     """Event files under `tensorboard/`: the config as text and as hyper-parameters, all figures, evaluations' pictures.
 
-    A file begins with the first thing to write. One that someone removes during the run is made anew, with all that the
-    JSON-lines log says; pictures are lost with it.
+    A file begins with the first thing to write. One that someone removes during the run is made anew, with all figures;
+    pictures are lost with it.
 
     Args:
-        folder: of the run.
+        folder: of the run, with its `config.yaml`.
         start: steps done before.
-        config: of the run, as YAML.
+        entries: gives all that was logged before, to make a file anew.
     """
 
-    def __init__(self, folder: Path, start: int, config: str) -> None:
-        self._run, self._folder, self._start, self._config = folder, folder / "tensorboard", start, config
+    def __init__(self, folder: Path, start: int, entries: Callable[[], Sequence[Entry]]) -> None:
+        self._folder, self._start, self._entries = folder / "tensorboard", start, entries
+        self._config = (folder / "config.yaml").read_text(encoding="utf-8")
         self._writer: SummaryWriter | None = None
         self._file: Path | None = None
+        self._stack = ExitStack()
 
     def train(self, entry: Mapping[str, Any]) -> None:
         with self._writing() as writer:
@@ -237,43 +212,42 @@ class TensorBoard:
                 writer.add_image(f"{split}/{name}", picture, step, dataformats="HWC")
             writer.flush()
 
-    def make_good(self) -> None:
-        """Make the file anew if someone removed it."""
-        if self._file is None or self._file.exists():
-            return
-        with suppress(OSError):
-            self.close()  # what is still held goes where nobody looks
-        self._file.unlink(missing_ok=True)
-        with self._writing():
-            _logger.warning(f"{self._file} was removed during the run: there is a new one, without earlier pictures")
-
     def close(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            with writing(self._folder):
-                writer.close()
+        self._writer = None
+        with writing(self._folder):
+            self._stack.close()
 
     @contextmanager
     def _writing(self) -> Iterator[SummaryWriter]:
         with writing(self._folder):
-            if self._writer is None:
-                self._writer = self._open()
+            if self._file is not None and not self._file.exists():
+                self._start_anew(self._file)
+            self._writer = self._writer or self._open(purge_from=self._start + 1)
             yield self._writer
 
-    def _open(self) -> SummaryWriter:
+    def _start_anew(self, lost: Path) -> None:
+        """Open a file in the place of one that is gone, with all entries of the log."""
+        with suppress(ElipError):
+            self.close()  # what it still held goes where nobody looks, or is in the log as well
+        lost.unlink(missing_ok=True)
+        self._writer = self._open(purge_from=1)
+        for entry in self._entries():
+            if entry.get("event") == "eval":
+                _add_scalars(self._writer, entry["split"], entry["metrics"], entry["step"])
+            else:
+                _add_train(self._writer, entry)
+        _logger.warning(f"{lost} was removed during the run: there is a new one, without earlier pictures")
+
+    def _open(self, purge_from: int) -> SummaryWriter:
         before = {*self._event_files()}
-        again = read_log(self._run) if self._file is not None else []
-        writer = SummaryWriter(str(self._folder), purge_step=1 if again else self._start + 1)
+        self._stack.enter_context(_quiet_writer_thread())
+        writer = SummaryWriter(str(self._folder), purge_step=purge_from)
+        self._stack.callback(writer.close)
         (self._file,) = {*self._event_files()} - before
         writer.add_text("config", f"```yaml\n{self._config}```", self._start)
         # No list of parameters and metrics: TensorBoard would take the first run's for all, else it joins all runs'.
         _, settings, _ = hparams(hyperparameters(YAML(typ="safe").load(self._config) or {}), {})
         writer.file_writer.add_summary(settings)
-        for entry in again:
-            if entry.get("event") == "eval":
-                _add_scalars(writer, entry["split"], entry["metrics"], entry["step"])
-            else:
-                _add_train(writer, entry)
         return writer
 
     def _event_files(self) -> Iterator[Path]:
@@ -297,9 +271,12 @@ class Console:
             self._stack.enter_context(logging_redirect_tqdm())
 
     def tick(self, loss: float, lr: float, speed: float) -> None:
-        """Move the bar one step on."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.1f} images/s", refresh=False)
-        self._bar.update()
+        """Move the bar one step on; where the terminal is gone, training goes on without."""
+        try:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.1f} images/s", refresh=False)
+            self._bar.update()
+        except OSError:
+            self._bar.disable = True
 
     def train(self, entry: Mapping[str, Any]) -> None:
         if not self._bar.disable:
@@ -317,7 +294,8 @@ class Console:
         _logger.info(f"step {step}, {split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
 
     def close(self) -> None:
-        self._bar.close()
+        with suppress(OSError):  # of a terminal that is gone
+            self._bar.close()
         self._stack.close()
 
 
@@ -345,6 +323,22 @@ class _Clock:
         self._lap += pause
 
 
+@contextmanager
+def _quiet_writer_thread() -> Iterator[None]:
+    """Return a context in which TensorBoard's thread prints no traceback of what it then raises where it is used."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
+            before(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
     """Return a config's values by dotted key: numbers as they are, all else as text; nothing for null."""
     flat: dict[str, float | str] = {}
@@ -370,6 +364,11 @@ def _add_scalars(writer: SummaryWriter, prefix: str, figures: Mapping[str, float
     for name, value in figures.items():
         if value is not None:
             writer.add_scalar(f"{prefix}/{name}", value, step)
+
+
+def _files(folder: Path, start: int) -> list[Sink]:
+    json_lines = JsonLines(folder, start)
+    return [TensorBoard(folder, start, json_lines.entries), json_lines]  # so that the entries are all earlier ones
 
 
 def _failure_to_close(sink: Sink) -> ElipError | None:

@@ -143,7 +143,7 @@ class StepRunner:
 
     def _error(self, step: int, what: str, consequence: str, advice: str) -> TrainingError:
         weights = self._spoilt_weights()
-        clip = "set train.clip_grad_norm" if self._max_norm is None else "lower train.clip_grad_norm"
+        clip = "set train.clip_grad_norm" + ("" if self._max_norm is None else f" below {self._max_norm:g}")
         remedies = ["Lower optim.lr", clip]
         if self._precision != "fp32":
             remedies.append("try train.precision=fp32")

@@ -41,3 +41,11 @@ def test_similarities_that_leave_all_others_without_probability_can_be_drawn_fro
     torch.manual_seed(0)
     pairs = draw_pairs(1e4 * torch.eye(4))
     assert (pairs.left != pairs.right).all()
+
+
+def test_similarities_that_are_not_finite_can_be_drawn_from() -> None:
+    torch.manual_seed(0)
+    for value in (float("nan"), float("inf"), -float("inf")):
+        pairs = draw_pairs(torch.full((4, 4), value))
+        assert (pairs.left != pairs.right).all()
+        assert (torch.stack(pairs) < 4).all()

@@ -44,6 +44,26 @@ def test_a_row_whose_negatives_all_round_to_zero_still_gets_one() -> None:
     assert (drawn.image != torch.arange(3)).all()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_similarities_that_are_not_finite_can_be_drawn_from(value: float) -> None:
+    same = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 1, 1]], dtype=torch.bool)
+    for spoilt in (torch.full((3, 3), value), torch.zeros(3, 3).index_fill(1, torch.tensor([1]), value)):
+        for _ in range(10):
+            drawn = sample_negatives(spoilt, spoilt, same)
+            assert not same[torch.arange(3), drawn.image].any()
+            assert not same[torch.arange(3), drawn.text].any()
+
+
+def test_what_is_finite_is_drawn_as_by_the_softmax_alone() -> None:
+    similarity = 3 * torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    drawn = sample_negatives(similarity, similarity)
+    torch.manual_seed(1)
+    weight = similarity.softmax(dim=1).fill_diagonal_(0)
+    assert torch.equal(drawn.image, torch.multinomial(weight, 1).squeeze(1))
+    assert torch.equal(drawn.text, torch.multinomial(weight, 1).squeeze(1))
+
+
 def test_a_sure_and_right_match_costs_nothing_and_an_unsure_one_log_two() -> None:
     sure, valid = torch.tensor([[-50.0, 50.0]]), torch.tensor([True])
     wrong = torch.tensor([[50.0, -50.0]]).repeat(2, 1)
