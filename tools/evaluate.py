@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = TASKS.build(config.task.name, config)
         if args.config is None:
             checkpoint.load_weights(task, weights.state, path)
+            logging.getLogger(__name__).info("weights from %s", weights.describe())
         else:
             report = start_from(task, weights, config.model.init_allow, complete=True)
             logging.getLogger(__name__).info("%s", report)

@@ -123,7 +123,8 @@ def _fitting(
     if not any(_short(name).partition(".")[0] != "temp" for name in fitting):
         raise CheckpointError(
             f"{weights.path} has nothing in common with this model: it holds {_grouped(state)}. Give an ALBEF or ELIP "
-            "checkpoint, or one of a run of this toolkit."
+            "checkpoint, or one of a run of this toolkit; weights of one encoder alone are given by "
+            "model.vision.weights or model.text.weights."
         )
     report.left_over = [name for name in state if name not in fitting]
     return fitting

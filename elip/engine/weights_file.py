@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from elip.engine import checkpoint
 from elip.engine.files import write_atomically
 from elip.errors import CheckpointError
-from elip.models.names import from_albef, is_derived, to_albef
+from elip.models.names import from_albef, is_derived, num_known, to_albef
+from elip.weights.reading import CHECKSUM, SAFETENSORS, checksum, read_safetensors
+from elip.weights.wrappings import best, unpack, unwrapped
 
 Form = Literal["elip", "albef"]
 """Whose names tensors carry: ours, or those of the published checkpoints."""
 MODEL = "model."
 """Beginning of our names: what a task calls its model."""
-SAFETENSORS = ".safetensors"
+PLAIN = "key 'model'"
 _RUN = ("config", "step", "epoch")
 """What a checkpoint of ours says of its run, beside what only going on with it needs."""
 
@@ -39,6 +40,7 @@ class Weights:
         derived: published names of tensors that only repeat others, and are not in `state`.
         run: config, step and epoch of our run that they are from, if the file tells.
         left_out: other entries of the file.
+        undone: wrappings around the weights that were undone, in words; the key `model`, which is usual, goes unsaid.
     """
 
     path: Path
@@ -47,12 +49,13 @@ class Weights:
     derived: dict[str, Tensor] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return where the weights are from, in words."""
-        if not self.run:
-            return f"{self.path} ({'names of ALBEF' if self.form == 'albef' else 'our names'})"
-        return f"{self.path} (task {self.run['config']['task']['name']}, step {self.run['step']})"
+        facts = [f"task {self.run['config']['task']['name']}", f"step {self.run['step']}"] if self.run else []
+        facts = facts or ["names of ALBEF" if self.form == "albef" else "our names"]
+        return f"{self.path} ({', '.join([*facts, *(f'undone: {one}' for one in self.undone)])})"
 
 
 def read_weights(path: Path) -> Weights:
@@ -62,23 +65,20 @@ def read_weights(path: Path) -> Weights:
         CheckpointError: there is no such file, it is damaged, or it holds no weights.
     """
     path = checkpoint.find(path)
-    contents = _read_safetensors(path) if path.suffix == SAFETENSORS else checkpoint.read(path)
-    state = contents.pop("model") if isinstance(contents.get("model"), Mapping) else contents
-    strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
-    if strange or not state:
-        raise CheckpointError(
-            f"{path} holds no weights: expected a dict of tensors, by itself or under the key 'model'; "
-            + (f"{strange[0]!r} is no tensor." if strange else "it is empty.")
-        )
-    others = {} if state is contents else contents
-    of_run = others if {*_RUN} <= others.keys() else others.get("elip", {})
+    contents, metadata = read_safetensors(path) if path.suffix == SAFETENSORS else (checkpoint.read(path), {})
+    if "elip" in metadata:
+        contents = {"model": contents, "elip": _parsed(metadata["elip"], path)}
+    packed = best(unwrapped(unpack(contents, path)), num_known)
+    state, others = packed.state, packed.beside
+    of_run = next((each for each in (others, others.get("elip")) if _is_run(each)), {})
     run = {key: of_run[key] for key in _RUN if key in of_run}
     left_out = tuple(key for key in others if key != "elip" and not (of_run is others and key in _RUN))
+    undone = packed.undone[1:] if packed.undone[:1] == (PLAIN,) else packed.undone
     if of_run is others or any(name.startswith(MODEL) for name in state):
-        return Weights(path, "elip", dict(state), run=run, left_out=left_out)
+        return Weights(path, "elip", state, run=run, left_out=left_out, undone=undone)
     derived = {name: tensor for name, tensor in state.items() if is_derived(name)}
     ours = {MODEL + name: tensor for name, tensor in from_albef(state).items()}
-    return Weights(path, "albef", ours, derived, run, left_out)
+    return Weights(path, "albef", ours, derived, run, left_out, undone)
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], form: Form, run: Mapping[str, Any]) -> int:
@@ -94,7 +94,7 @@ def write_weights(path: Path, state: Mapping[str, Tensor], form: Form, run: Mapp
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     if path.suffix == SAFETENSORS:
         metadata = {"format": "pt", "elip": json.dumps(dict(run))}
-        data = save(_apart(tensors), metadata)
+        data = save(_apart(tensors), {**metadata, CHECKSUM: checksum(tensors, metadata)})
         write_atomically(path, lambda file: file.write(data))
     else:
         about = dict(run) if form == "elip" else {"elip": dict(run)}
@@ -102,13 +102,19 @@ def write_weights(path: Path, state: Mapping[str, Tensor], form: Form, run: Mapp
     return len(tensors)
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _parsed(text: str, path: Path) -> Any:
     try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("elip", "{}")
-            return {"model": {name: file.get_tensor(name) for name in file.keys()}, "elip": json.loads(about)}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}") from error
+        return json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: its metadata do not tell of its run, but hold {text!r}.") from error
+
+
+def _is_run(facts: Any) -> bool:
+    """Return whether these are what a checkpoint of ours says of its run; others have a config of some kind, too."""
+    if not isinstance(facts, Mapping) or not {*_RUN} <= facts.keys() or not isinstance(facts["config"], Mapping):
+        return False
+    task = facts["config"].get("task")
+    return isinstance(task, Mapping) and isinstance(task.get("name"), str)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

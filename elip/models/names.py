@@ -4,7 +4,7 @@ One table of prefixes, read in both directions. Momentum copies end in `_m` ther
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -72,6 +72,20 @@ def to_albef(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def is_derived(name: str) -> bool:
     """Return whether a published name is of a tensor that follows from others."""
     return name.endswith(_DERIVED)
+
+
+def num_known(names: Iterable[str]) -> int:
+    """Return how many names are those of a published checkpoint, or ours as a task has them (`model.`...)."""
+    return sum(_is_published(name) or _is_ours(name) for name in names)
+
+
+def _is_published(name: str) -> bool:
+    return name in _RENAMES or _to_ours(name) != name
+
+
+def _is_ours(name: str) -> bool:
+    rest = name.removeprefix("model.")
+    return rest != name and (rest in _INVERSE or _to_theirs(rest) != rest)
 
 
 def _to_ours(name: str) -> str:

@@ -49,6 +49,42 @@ def test_a_published_file_is_read_with_its_weights_under_model_or_by_themselves(
     assert read.run == {}
 
 
+def test_wrappings_are_undone_and_said_whosever_names_the_file_has(tmp_path: Path) -> None:
+    theirs = {"visual_encoder.norm.weight": torch.ones(2), "temp": torch.tensor(0.07)}
+    renamed = {"model.albef.visual_encoder.norm.weight": torch.ones(2), "model.temp": torch.tensor(0.07)}
+    for inner, expected in ((OURS, OURS), (theirs, renamed)):
+        prefix = "_orig_mod.module." if inner is OURS else "module.model."
+        torch.save({"state_dict": {prefix + n: t for n, t in inner.items()}}, tmp_path / "wrapped.pth")
+        read = read_weights(tmp_path / "wrapped.pth")
+        assert_equal(read.state, expected)
+        assert "undone: key 'state_dict'" in read.describe()
+        assert "undone: 'module.' before all names" in read.describe()
+
+
+def test_a_run_of_another_toolkit_with_a_config_and_a_step_does_not_pass_for_ours(tmp_path: Path) -> None:
+    state = {"visual_encoder.norm.weight": torch.ones(2)}
+    torch.save({"model": state, "config": {"lr": 1}, "step": 3, "epoch": 1}, tmp_path / "other.pth")
+    read = read_weights(tmp_path / "other.pth")
+    assert (read.form, read.run, list(read.state)) == ("albef", {}, ["model.albef.visual_encoder.norm.weight"])
+    assert "names of ALBEF" in read.describe()
+
+
+def test_damage_to_safetensors_of_ours_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_weights(path, OURS, "elip", RUN)
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 16
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"{path} is damaged: its tensors or metadata are not those of its"):
+        read_weights(path)
+
+
+def test_metadata_of_others_under_our_key_are_told(tmp_path: Path) -> None:
+    save_file({"temp": torch.ones(1)}, tmp_path / "x.safetensors", {"elip": "{"})
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is damaged: its metadata"):
+        read_weights(tmp_path / "x.safetensors")
+
+
 def test_a_safetensors_file_of_others_is_read(tmp_path: Path) -> None:
     save_file({"temp": torch.tensor(0.07)}, tmp_path / "albef.safetensors")
     assert list(read_weights(tmp_path / "albef.safetensors").state) == ["model.temp"]

@@ -1,0 +1,142 @@
+"""Fitting weights from outside to a module: every tensor of the file and of the module is accounted for."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from elip.errors import CheckpointError
+
+_LISTED = 4
+
+
+@dataclass
+class Account:
+    """What became of the tensors in a file, and where those of a module are from.
+
+    Args:
+        key: of the config that names the file.
+        source: the file, and what was done to read it, in words.
+        taken: tensors of the module that the file gave.
+        resized: those of `taken` whose size was changed, with both sizes.
+        left_over: tensors of the file without a place in the module.
+        other_parts: tensors of the file that belong to other parts of a larger model.
+        new: tensors of the module that stay as they were initialised.
+    """
+
+    key: str
+    source: str
+    taken: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
+    left_over: list[str] = field(default_factory=list)
+    other_parts: Sequence[str] = ()
+    new: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        told = [f"{len(self.taken)} taken"]
+        if self.resized:
+            told.append("of them resized: " + ", ".join(f"{name} {how}" for name, how in self.resized.items()))
+        for what, names in (
+            ("left over", self.left_over),
+            ("of other parts", self.other_parts),
+            ("newly initialised", self.new),
+        ):
+            if names:
+                told.append(f"{len(names)} {what}: {grouped(names)}")
+        return f"{self.key}: tensors of {self.source}: {'; '.join(told)}"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be left over or missing.
+
+    Args:
+        expected: names, or beginnings of names, of the file that may be left over.
+        optional: parts of names of the module that the file may lack.
+        allowed: as `expected`, but named by the user, and also where a tensor fits in name only.
+        allow_key: of the config, under which the user names them.
+    """
+
+    expected: Sequence[str]
+    optional: Sequence[str]
+    allowed: Sequence[str]
+    allow_key: str
+
+
+def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, account: Account) -> dict[str, Tensor]:
+    """Return the tensors that have a place in a module, and fill the account.
+
+    Args:
+        state: of the file, under the module's names.
+        own: of the module.
+        rules: what need not fit.
+        account: to fill.
+
+    Raises:
+        CheckpointError: nothing fits, tensors of the module are missing or of another shape or kind, or tensors of the
+            file are left over that should not be; the message names the file, examples and the way out.
+    """
+    fitting = {name: tensor for name, tensor in state.items() if name in own and _fits(tensor, own[name])}
+    if not fitting:
+        raise CheckpointError(
+            f"{account.key}: {account.source} has nothing in common with what it should fill: it holds "
+            f"{grouped((*state, *account.other_parts))}, expected are names such as {', '.join(list(own)[:2])}."
+        )
+    account.taken, account.left_over = list(fitting), [name for name in state if name not in fitting]
+    account.new = [name for name in own if name not in fitting]
+    differing = [name for name in account.left_over if name in own and not begins(name, rules.allowed)]
+    missing = [
+        name
+        for name in account.new
+        if name not in state and not any(part in name for part in rules.optional) and not begins(name, rules.allowed)
+    ]
+    foreign = [
+        name for name in account.left_over if name not in own and not begins(name, (*rules.expected, *rules.allowed))
+    ]
+    problems = (
+        counted([f"{name} {_kind(state[name])}, not {_kind(own[name])}" for name in differing], "differ"),
+        counted(missing, "missing"),
+        counted(foreign, "without a place"),
+    )
+    if any(problems):
+        groups = ", ".join(dict.fromkeys(name.partition(".")[0] for name in (*differing, *missing, *foreign)))
+        raise CheckpointError(
+            f"{account.key}: the tensors of {account.source} do not fit: {'; '.join(filter(None, problems))}. Check "
+            f"the name and the options beside {account.key}, or, to do without these, allow them by name: "
+            f"'{rules.allow_key}=[{groups}]'"
+        )
+    return fitting
+
+
+def score(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
+    """Return how many tensors fit those of a module."""
+    return sum(name in own and _fits(tensor, own[name]) for name, tensor in state.items())
+
+
+def begins(name: str, with_one_of: Sequence[str]) -> bool:
+    """Return whether a name is one of those given, or is within a module that is."""
+    return any(f"{name}.".startswith(f"{one.rstrip('.')}.") for one in with_one_of)
+
+
+def grouped(names: Iterable[str]) -> str:
+    """Return the modules that the names are in, each with its number of tensors: "blocks (144), head (2)"."""
+    groups = Counter(name.partition(".")[0] for name in names)
+    shown = ", ".join(f"{name} ({count})" for name, count in groups.most_common(2 * _LISTED))
+    return shown + (", ..." if len(groups) > 2 * _LISTED else "")
+
+
+def counted(names: Sequence[str], what: str) -> str:
+    """Return "3 missing (a, b, c)", or "" where there are none."""
+    if not names:
+        return ""
+    more = ", ..." if len(names) > _LISTED else ""
+    return f"{len(names)} {what} ({', '.join(names[:_LISTED])}{more})"
+
+
+def _fits(tensor: Tensor, own: Tensor) -> bool:
+    return tensor.shape == own.shape and tensor.is_floating_point() == own.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{list(tensor.shape)}" + ("" if tensor.is_floating_point() else f" {tensor.dtype}".replace("torch.", ""))

@@ -1,0 +1,128 @@
+"""Undoing what other programs wrap weights in: dictionaries around them, and beginnings of all their names.
+
+Which beginnings are wrappings and which belong to the names is told by what results: `unwrapped` offers each way of
+undoing them, and `best` picks the one with which most names mean something.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from elip.errors import CheckpointError
+
+PREFIXES = ("module.", "model.", "visual.", "encoder.", "backbone.", "network.", "net.")
+"""Beginnings of names that may be wrappings."""
+
+_KEYS = (
+    *("model", "state_dict", "module", "model_state", "model_state_dict", "net", "network", "weights"),
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "teacher", "student"),
+)
+"""Entries that hold the weights, by preference: the weights in training before means of them."""
+_NEVER_IN_NAMES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch puts into names wherever it compiles, shards or recomputes a module."""
+_COUNTS = ("n_averaged",)
+"""What `torch.optim.swa_utils.AveragedModel` counts beside the weights."""
+_NEARLY_ALL = 0.9
+_DEPTH = 6
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """Weights, and how they were come by.
+
+    Args:
+        state: the tensors.
+        undone: the wrappings, outermost first, in words.
+        beside: what else was in the dictionaries around the weights.
+        other_parts: names of tensors that belong to other parts of a larger model.
+    """
+
+    state: dict[str, Tensor]
+    undone: tuple[str, ...]
+    beside: dict[str, Any]
+    other_parts: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return in words what was undone, "" if nothing was."""
+        return f"undone: {', '.join(self.undone)}" if self.undone else ""
+
+
+def unpack(contents: Mapping[str, Any], path: Path) -> Unwrapped:
+    """Return the tensors in the innermost of the dictionaries around them.
+
+    Args:
+        contents: of a file.
+        path: of the file, for messages.
+
+    Raises:
+        CheckpointError: there is no dict of tensors.
+    """
+    undone: list[str] = []
+    beside: dict[str, Any] = {}
+    while (key := _weights_in(contents)) is not None:
+        others = {name: value for name, value in contents.items() if name != key}
+        passed_over = [repr(name) for name in _KEYS if isinstance(others.get(name), Mapping)]
+        undone.append(f"key {key!r}" + (f" ({', '.join(passed_over)} beside it not taken)" if passed_over else ""))
+        beside.update(others)
+        contents = contents[key]
+    strange = [str(name) for name, value in contents.items() if not isinstance(value, Tensor)]
+    if strange or not contents:
+        raise CheckpointError(
+            f"{path} holds no weights: expected a dict of tensors, by itself or under a key such as 'model'; "
+            + (f"{strange[0]!r} is no tensor." if strange else "it is empty.")
+        )
+    state = {str(name): tensor for name, tensor in contents.items() if name not in _COUNTS}
+    beside.update({name: contents[name] for name in _COUNTS if name in contents})
+    for part in _NEVER_IN_NAMES:
+        cleaned = {name.replace(part, ""): tensor for name, tensor in state.items()}
+        if len(cleaned) == len(state) and cleaned.keys() != state.keys():
+            state = cleaned
+            undone.append(f"{part!r} in names")
+    return Unwrapped(state, tuple(undone), beside)
+
+
+def unwrapped(packed: Unwrapped, parts: Sequence[str] = ()) -> Iterator[Unwrapped]:
+    """Yield the weights with beginnings of their names left out in every way, those as they are first.
+
+    Args:
+        packed: from `unpack`.
+        parts: beginnings of names of the part that is wanted of a larger model; the other parts are left out.
+    """
+    waiting, seen = [packed], {tuple(packed.state)}
+    for _ in range(_DEPTH):
+        found = []
+        for each in waiting:
+            yield each
+            found += [shorter for prefix in (*PREFIXES, *parts) for shorter in _without(each, prefix, prefix in parts)]
+        waiting = []
+        for each in found:
+            if tuple(each.state) not in seen:
+                seen.add(tuple(each.state))
+                waiting.append(each)
+
+
+def best(candidates: Iterable[Unwrapped], score: Callable[[dict[str, Tensor]], int]) -> Unwrapped:
+    """Return the candidate whose tensors score highest, the first of several."""
+    return max(candidates, key=lambda candidate: score(candidate.state))
+
+
+def _weights_in(contents: Mapping[str, Any]) -> str | None:
+    return next((key for key in _KEYS if isinstance(contents.get(key), Mapping)), None)
+
+
+def _without(packed: Unwrapped, prefix: str, is_part: bool) -> Iterator[Unwrapped]:
+    """Yield the weights without a beginning of (nearly) all names, or of those of a part that is wanted."""
+    inside = {name.removeprefix(prefix): t for name, t in packed.state.items() if name.startswith(prefix)}
+    outside = {name: tensor for name, tensor in packed.state.items() if not name.startswith(prefix)}
+    common = len(inside) >= _NEARLY_ALL * len(packed.state)
+    if not inside or "" in inside or not (common or is_part):
+        return
+    if common and inside.keys().isdisjoint(outside):
+        but = f" but {len(outside)}" if outside else ""
+        yield replace(packed, state={**inside, **outside}, undone=(*packed.undone, f"{prefix!r} before all names{but}"))
+    if is_part and outside:
+        others = (*packed.other_parts, *outside)
+        yield replace(packed, state=inside, undone=(*packed.undone, f"part {prefix!r}"), other_parts=others)
