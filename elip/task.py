@@ -128,6 +128,18 @@ class Task(nn.Module):
         self.config = config
 
     @classmethod
+    def check_run(cls, config: RunConfig, parts: Sequence[str]) -> None:
+        """Raise an error for what would stop a run once its model is built; by default nothing.
+
+        Called before that, and takes no longer than a second or two: what it looks for are missing files, and numbers
+        that do not fit each other and that no constructor sees.
+
+        Args:
+            config: of the run.
+            parts: of its data that it reads: train, val, test.
+        """
+
+    @classmethod
     def adapt_checkpoint(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights of a checkpoint, of any task, in the form that this task's model has them.
 

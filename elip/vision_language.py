@@ -10,18 +10,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from elip.config.schema import TaskConfig
+from elip.config.schema import RunConfig, TaskConfig
 from elip.data.images import ImageFolder
 from elip.data.messages import shorten
 from elip.data.text import Tokenizer
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.data.words import HoldsTexts, count_known
-from elip.errors import ConfigError
 from elip.models.albef import Albef
 from elip.models.text import MLMHead
 from elip.models.vision import VisionOutput
 from elip.models.weights import load_bert
 from elip.objectives.distillation import alpha_at
+from elip.preflight import check_data, check_text, check_weights, load_tokenizer
 from elip.task import Batch, Progress, Task
 
 TEXTS_SAMPLED = 2000
@@ -65,8 +65,16 @@ class VisionLanguageTask(Task):
     """A task whose model holds the encoders of `elip.models.albef.Albef` as its submodule `model.albef`."""
 
     expected_leftovers: ClassVar[Sequence[str]] = PRETRAINING_ONLY
+    length_keys: ClassVar[Sequence[str]] = ("text_length", "eval_text_length")
+    """Keys of the task's config, where it has them, that tell how many tokens a text has."""
     model: Any
     """All that the task trains and keeps; its parameters have one set of names over all tasks (`elip.models.names`)."""
+
+    @classmethod
+    def check_run(cls, config: RunConfig, parts: Sequence[str]) -> None:
+        check_data(config, parts)
+        check_weights(config.model)
+        check_text(config, cls.length_keys)
 
     def create_albef(self, *, projections: bool, mlm_head: MLMHead | None = None) -> Albef:
         """Return the encoders as the config describes them, pretrained weights loaded.
@@ -84,14 +92,7 @@ class VisionLanguageTask(Task):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the config names; not needed to build the model."""
-        tokenizer = Tokenizer.load(self.config.model.text.tokenizer)
-        vocab_size = self.model.albef.text_encoder.bert_config.vocab_size
-        if tokenizer.vocab_size > vocab_size:
-            raise ConfigError(
-                f"model.text.tokenizer: {self.config.model.text.tokenizer} has {tokenizer.vocab_size} words, but the "
-                f"text encoder only {vocab_size}; set model.text.options.vocab_size to at least the tokenizer's."
-            )
-        return tokenizer
+        return load_tokenizer(self.config.model.text.tokenizer, self.model.albef.text_encoder.bert_config.vocab_size)
 
     def inspect_training_data(self, dataset: Dataset) -> None:
         """Log which share of the words to train on the vocabulary knows, and warn where it lacks too many."""

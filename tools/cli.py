@@ -25,6 +25,7 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         try:
+            _check_words(args[0] if args else kwargs.get("argv"))
             return main(*args, **kwargs)
         except ElipError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -35,6 +36,13 @@ def user_errors(main: Callable[P, int]) -> Callable[P, int]:
             return 128 + number
 
     return wrapped
+
+
+def _check_words(argv: object) -> None:
+    """Raise an error for a word on the command line that can name nothing; no operating system passes one on."""
+    for word in argv if isinstance(argv, list | tuple) else []:
+        if isinstance(word, str) and "\0" in word:
+            raise ElipError(f"command line: {word!r} holds a NUL character, which no name and no path has. Remove it.")
 
 
 def write(target: str, text: str, option: str) -> None:

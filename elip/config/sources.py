@@ -27,6 +27,8 @@ COMMAND_LINE = "command line"
 _NAMED: tuple[Key, ...] = (("task",), ("reducer",), ("eval", "reducer"))  # sections whose other keys depend on `name`
 _KEPT = "strict"  # of those other keys, the one that outlives a change of the name
 _PROJECT = Path(__file__).parents[2]
+CONFIGS = _PROJECT / "configs"
+"""Folder of the configs that come with the toolkit."""
 _MAX_BYTES = 1 << 18  # of a config file
 _MAX_VALUES = 100_000  # of a config, with every alias written out: a few lines of aliases of aliases fill any memory
 _MAX_BITS = 63  # of a whole number

@@ -54,8 +54,14 @@ class Albef(nn.Module):
         projections: bool = True,
     ) -> "Albef":
         """Return a new model as the config describes it; pretrained BERT is loaded by `elip.models.weights`."""
+        bert = bert_config(model.text)
+        if model.text.fusion_layer == bert.num_hidden_layers:
+            raise ConfigError(
+                f"model.text.fusion_layer: all {bert.num_hidden_layers} layers see text only, so that none attends to "
+                f"the image; set it below {bert.num_hidden_layers}."
+            )
         visual_encoder = VisionEncoder.create(model.vision)
-        text_encoder = TextEncoder(bert_config(model.text), model.text.fusion_layer, visual_encoder.width)
+        text_encoder = TextEncoder(bert, model.text.fusion_layer, visual_encoder.width)
         return cls(
             visual_encoder,
             text_encoder,
