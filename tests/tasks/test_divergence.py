@@ -10,10 +10,12 @@ from elip.config import load_config
 from elip.engine.runtime import start_run
 from elip.engine.step import TrainingError
 from elip.engine.trainer import Trainer
+from elip.errors import ElipError
 from elip.registry import TASKS
 from elip.task import Batch, Progress, StepOutput, Task
 from tests.conftest import PROJECT
-from tests.tasks.small import small_run
+from tests.evaluators import OneProcess
+from tests.tasks.small import small_run, small_task
 
 NAMES = [name for name in TASKS.names() if TASKS.get(name).__module__.startswith("tasks.")]
 PLACES = {  # early, so that all of the model sees it; and late, so that draws come before
@@ -75,3 +77,13 @@ def test_similarities_that_only_the_draw_sees_are_told_in_text_assignment(digits
     trainer = diverging("nlvr_pretrain", digits, tiny, "model.albef.vision_proj.weight", math.nan)
     with pytest.raises(TrainingError, match=r"^step 2: loss_ta is nan"):
         trainer.fit()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_that_has_diverged_is_not_ranked(digits: Path, tiny: list[str], name: str) -> None:
+    overrides = tiny if name == "pretrain" else small_run(name, digits, tiny)
+    task = small_task(name, overrides).eval()
+    with torch.no_grad():
+        task.get_parameter(PLACES["early"]).fill_(math.nan)
+        with pytest.raises(ElipError, match=r"not finite numbers for \d+ of \d+ items and give no figures"):
+            task.evaluate("val", OneProcess())
