@@ -1,10 +1,11 @@
 """Checkpoints: everything a run needs to go on at the next step, in one file that says what it is.
 
 A file is a dict of tensors and plain values, so it loads with `weights_only`: keys `config` (the resolved config),
-`model`, `optimizer`, `scaler`, `step`, `epoch`, `steps_per_epoch`, `rng` (one entry per process), `skipped`,
-`evaluated_at` and `best`.
+`model`, `optimizer`, `scaler`, `step`, `epoch`, `steps_per_epoch`, `total_steps`, `next_lr` (rate of
+the next step), `data` (see `elip.engine.continuity`), `rng` (one entry per process), `skipped`, `evaluated` and `best`.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,14 @@ def step_of(path: Path) -> int | None:
     """Return the step in the name of a checkpoint, None for other files (the best one among them)."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else None
+
+
+def saved_step(path: Path) -> int | None:
+    """Return the step that a checkpoint holds, None if it cannot be read."""
+    try:
+        return load(path)["step"]
+    except CheckpointError:
+        return None
 
 
 def in_order(folder: Path) -> list[Path]:
@@ -64,11 +73,13 @@ def keep_last(folder: Path, count: int) -> None:
 def set_aside_later(folder: Path, step: int) -> list[Path]:
     """Rename checkpoints beyond `step`, so that a run which goes on from there does not take them for its own.
 
+    So is a best one that is damaged: the run can do without.
+
     Returns their new names.
     """
     later = [path for path in in_order(folder) if (step_of(path) or 0) > step]
     best = folder / BEST
-    if later and best.is_file() and load(best)["step"] > step:
+    if best.is_file() and (saved_step(best) or math.inf) > step:
         later.append(best)
     return [path.rename(path.with_name(f"{path.name}.abandoned")) for path in later]
 

@@ -3,9 +3,10 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 
 from elip.config import config_to_dict, save_config
@@ -15,6 +16,7 @@ from elip.engine import checkpoint
 from elip.engine.broken import BrokenSamples
 from elip.engine.continuity import check_data, data_record, tell_schedule, workers_of
 from elip.engine.evaluator import EvaluationStopped, draw_training, evaluate
+from elip.engine.files import write_atomically
 from elip.engine.loader import TrainLoader
 from elip.engine.logger import RunLog
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
@@ -161,12 +163,31 @@ class Trainer:
         self._broken.count = contents["skipped"]
         self._saved = path
         on_first_rank(self._set_aside_later)
+        on_first_rank(lambda: self._bring_best(path.parent / checkpoint.BEST))
+        self._forget_lost_best()
         set_rng_state(contents["rng"][rank()])
         _logger.info(f"going on from {path}, after step {self._step} of {self._total_steps}")
 
     def _set_aside_later(self) -> None:
         for path in checkpoint.set_aside_later(self._run.output_dir, self._step):
             _logger.warning(f"this run goes on from step {self._step}: a later checkpoint is now named {path}")
+
+    def _bring_best(self, theirs: Path) -> None:
+        """Copy the best checkpoint of the run that goes on, if it was in another folder."""
+        ours = self._run.output_dir / checkpoint.BEST
+        if not ours.exists() and theirs.is_file():
+            with suppress(OSError), theirs.open("rb") as source:  # what cannot be read is as good as lost
+                write_atomically(ours, lambda target: copyfileobj(source, target))
+
+    def _forget_lost_best(self) -> None:
+        best = self._run.output_dir / checkpoint.BEST
+        held = share(checkpoint.saved_step(best) if self._best and rank() == 0 else None)
+        if self._best and held != self._best["step"]:
+            _logger.warning(
+                f"the checkpoint of the best evaluation so far, after step {self._best['step']}, is not there any "
+                f"more: {best} will be the best of those from here on"
+            )
+            self._best = None
 
     def _check_same_run(self, contents: dict[str, Any], path: Path) -> None:
         """Refuse what would change the order of the data, and name whatever else differs."""

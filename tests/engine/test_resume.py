@@ -191,6 +191,30 @@ def test_resuming_from_a_folder_takes_its_last_checkpoint(tmp_path: Path) -> Non
     assert [entry["step"] for entry in read_log(tmp_path / "second") if entry["event"] == "train"] == [*range(11, 16)]
 
 
+def test_the_best_checkpoint_comes_along_to_another_folder(tmp_path: Path) -> None:
+    accuracies = [3.0, 1.0]
+    train(stub_config(tmp_path / "first"), accuracies=accuracies)
+    _, outcome = train(stub_config(tmp_path / "second", epochs=3), tmp_path / "first", accuracies=[2.0])
+    assert outcome["best"]["step"] == 5
+    assert checkpoint.load(tmp_path / "second" / "best.pt")["step"] == 5
+
+
+@pytest.mark.parametrize("loss", ["gone", "damaged", "of a later step"])
+def test_a_best_checkpoint_that_is_lost_is_not_claimed(
+    tmp_path: Path, loss: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = stub_config(tmp_path, keep_last=9)
+    train(config, accuracies=[2.0, 3.0 if loss == "of a later step" else 1.0])
+    best = tmp_path / "best.pt"
+    if loss == "gone":
+        best.unlink()
+    elif loss == "damaged":
+        best.write_bytes(best.read_bytes()[:1000])
+    _, outcome = train(config, resume=tmp_path / "checkpoint-00000005.pt", accuracies=[1.5])
+    assert "the best evaluation so far, after step 5, is not there any more" in caplog.text
+    assert outcome["best"]["step"] == checkpoint.load(best)["step"] == 10
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     config = stub_config(tmp_path)
     _, outcome = train(config)
