@@ -31,7 +31,7 @@ _TURNS = {
 """What brings a picture of each EXIF orientation upright; 1 is upright."""
 _TURNS_BACK = {**_TURNS, 6: _TURNS[8], 8: _TURNS[6]}
 
-_HEADER_PIXELS = 1 << 27  # some decoders allocate while they read the header: Pillow stops them at twice this
+_HEADER_PIXELS = 1 << 28  # some decoders allocate while they read the header: Pillow stops them at twice this
 _limit_lock = threading.Lock()
 
 

@@ -6,17 +6,18 @@ exactly the next sample, and reading tar files in their order is all else that i
 
 import glob
 import io
+import logging
 import random
 import re
-import tarfile
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
 from torch.utils.data import IterableDataset, get_worker_info
 from typing_extensions import TypedDict
 
@@ -24,18 +25,19 @@ from elip import distributed
 from elip.data.cache import cached_file
 from elip.data.datasets import MAX_ATTEMPTS, Sample, draw_caption, first_sound, sample_rng, usable_caption
 from elip.data.fields import FieldCheck
+from elip.data.files import file_status
 from elip.data.images import ImageFolder
 from elip.data.messages import located, missing_file
+from elip.data.tar_samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, PassedOver, RawSample, read_shard, read_text
 from elip.data.transforms import TrainTransform
 from elip.data.words import PlacedText
 from elip.errors import ConfigError, DataError
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-TEXT_EXTENSIONS = ("txt", "json")
-_READ_BYTES = 1 << 20
 _TEXTS_SAMPLED = 500  # the pictures between them are read along
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+logger = logging.getLogger(__name__)
 
 
 class _CaptionFile(TypedDict):
@@ -91,84 +93,50 @@ def _numbered(pattern: str) -> list[str]:
     return [f"{before}{n:0{len(first)}d}{rest}" for n in range(int(first), int(last) + 1) for rest in after]
 
 
-@dataclass(frozen=True)
-class RawSample:
-    """The files of one sample as they lie in a shard.
+class ShardContents(BaseModel):
+    """What is known of a shard that was read once.
 
     Args:
-        shard: the tar file.
-        key: the part of the file names that the sample's files share.
-        files: content by extension, in lower case without the dot.
-        damage: why the shard could not be read on from here, or None.
+        samples: how many there are.
+        passed_over: members that belong to none, by the reason.
+        examples: the first of them.
     """
 
-    shard: Path
-    key: str
-    files: dict[str, bytes]
-    damage: str | None = None
-
-    @property
-    def where(self) -> str:
-        """The place of the sample, for messages."""
-        return f"{self.shard} sample {self.key!r}"
-
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """Member headers of which a damaged one is an error; `tarfile` takes it for the end of the archive."""
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> "_StrictTarInfo":
-        try:
-            return super().fromtarfile(tar)
-        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(str(error)) from error
-
-
-def read_shard(shard: Path) -> Iterator[RawSample]:
-    """Yield the samples of a tar file, read once from start to end.
-
-    Neighbouring files belong to one sample if their names are equal up to the first dot. A damaged archive ends with
-    one sample that says so.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    key = ""
-    files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(shard, "r|*", bufsize=_READ_BYTES, tarinfo=_StrictTarInfo) as tar:
-            for member in tar:
-                name, extension = _split_name(member.name)
-                if name != key and files:
-                    yield RawSample(shard, key, files)
-                    files = {}
-                content = tar.extractfile(member) if extension in IMAGE_EXTENSIONS + TEXT_EXTENSIONS else None
-                if content is not None:
-                    key, files[extension] = name, content.read()
-        if files:
-            yield RawSample(shard, key, files)
-    except FileNotFoundError as error:
-        raise DataError(f"{shard}: {missing_file(shard)}") from error
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        yield RawSample(shard, key, {}, f"the archive is cut short or damaged here: {error}")
-
-
-def _split_name(name: str) -> tuple[str, str]:
-    folder, _, file = name.rpartition("/")
-    stem, _, extension = file.partition(".")
-    return f"{folder}/{stem}" if folder else stem, extension.lower()
+    samples: int
+    passed_over: dict[str, int]
+    examples: dict[str, str]
 
 
 def count_samples(shards: Sequence[Path]) -> int:
-    """Return the number of samples in all shards; each shard is read for it only once (see `elip.data.cache`)."""
-    return sum(_count(shard) for shard in shards)
+    """Return the number of samples in all shards; each shard is read for it only once (see `elip.data.cache`).
+
+    What was passed over is logged.
+
+    Raises:
+        DataError: a shard is missing, or made in a way that loses samples; see `read_shard`.
+    """
+    contents, passed_over = [contents_of(shard) for shard in shards], PassedOver()
+    for one in contents:
+        for reason, number in one.passed_over.items():
+            passed_over.add(reason, one.examples[reason], number)
+    if passed_over.counts:
+        logger.warning("shards: files that belong to no sample are passed over: %s", passed_over)
+    return sum(one.samples for one in contents)
 
 
-def _count(shard: Path) -> int:
+def contents_of(shard: Path) -> ShardContents:
+    """Return what is in a shard."""
+
     def make(target: Path) -> None:
-        target.write_text(str(sum(1 for _ in read_shard(shard))))
+        passed_over = PassedOver()
+        samples = sum(1 for _ in read_shard(shard, passed_over))
+        contents = ShardContents(samples=samples, passed_over=passed_over.counts, examples=passed_over.examples)
+        target.write_text(contents.model_dump_json(), encoding="utf-8")
 
-    return int(cached_file(shard, ".count", make).read_text())
+    def read(path: Path) -> ShardContents:
+        return ShardContents.model_validate_json(path.read_bytes())
+
+    return read(cached_file(shard, ".contents", make, read))
 
 
 class ShardedPretrainStream(IterableDataset[Sample]):
@@ -229,6 +197,10 @@ class ShardedPretrainStream(IterableDataset[Sample]):
     def __len__(self) -> int:
         return self.num_batches * self.batch_size
 
+    def fingerprint(self) -> list[dict[str, Any]]:
+        """Return what tells the shards, in their order: file, count of samples, sha256 of name, size and count."""
+        return [_fingerprint(shard) for shard in self.shards]
+
     def start(self, epoch: int, consumed: int = 0) -> None:
         """Set where the next iteration begins.
 
@@ -286,10 +258,8 @@ class ShardedPretrainStream(IterableDataset[Sample]):
     def _make_sample(self, raw: RawSample) -> Sample:
         rng = sample_rng(self.seed, self._epoch, raw.shard.name, raw.key)
         with located(raw.where):
+            extension = _picture(raw)
             caption = draw_caption(_caption(raw), rng, self.max_words)
-            extension = next((extension for extension in IMAGE_EXTENSIONS if extension in raw.files), None)
-            if extension is None:
-                raise DataError(f"no picture (.{', .'.join(IMAGE_EXTENSIONS)}) beside .{', .'.join(raw.files)}")
             with located(f"file .{extension}"):
                 image = self.images.decode(io.BytesIO(raw.files[extension]))
         return {"image": self.transform(image, rng), "caption": caption}
@@ -301,6 +271,12 @@ def _read_shards(shards: Sequence[Path]) -> Iterator[RawSample]:
         yield raw
     if raw is None:
         raise DataError(f"no samples in {', '.join(map(str, shards))}")
+
+
+def _fingerprint(shard: Path) -> dict[str, Any]:
+    count = contents_of(shard).samples
+    told = f"{shard.name} {file_status(shard).st_size} {count}"
+    return {"file": str(shard), "count": count, "sha256": sha256(told.encode(errors="surrogateescape")).hexdigest()}
 
 
 class _ShuffleBuffer:
@@ -333,12 +309,21 @@ class _ShuffleBuffer:
         return [*self.window, *self.recent]
 
 
-def _caption(raw: RawSample) -> str | list[str]:
+def _picture(raw: RawSample) -> str:
+    """Return the ending of a sample's picture."""
     if raw.damage:
         raise DataError(raw.damage)
+    for extension in IMAGE_EXTENSIONS:
+        if extension in raw.files:
+            return extension
+    raise DataError(f"no picture (.{', .'.join(IMAGE_EXTENSIONS)}) beside .{', .'.join(raw.files)}")
+
+
+def _caption(raw: RawSample) -> str | list[str]:
     if "txt" in raw.files:
-        return raw.files["txt"].decode("utf-8", errors="replace")
+        with located("file .txt"):
+            return read_text(raw.files["txt"])
     if "json" in raw.files:
         with located("file .json"):
-            return _CAPTION_FILE.parse(raw.files["json"])["caption"]
+            return _CAPTION_FILE.parse(read_text(raw.files["json"]))["caption"]
     raise DataError(f"no caption (.{', .'.join(TEXT_EXTENSIONS)}) beside .{', .'.join(raw.files)}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -303,3 +304,64 @@ def test_global_random_states_are_left_alone(shards: list[Path], random_states: 
 def test_an_unrelated_json_field_may_be_anything(write_shard: Callable[..., Path]) -> None:
     files = {"a.png": picture(0), "a.json": json.dumps({"caption": "a", "exif": None}).encode()}
     assert captions(list(stream_of([write_shard(files)], batch_size=1))) == ["a"]
+
+
+def test_what_is_passed_over_is_told_at_every_start_with_an_example(
+    write_shard: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    shards = [write_shard({**pair(n), f"._{n}.png": b"?", f"{n}.npy": b"?"}, f"{n}.tar") for n in range(3)]
+    for _ in range(2):  # the second time from the cache
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="elip.data.shards"):
+            assert count_samples(shards) == 3
+        (message,) = caplog.messages
+        first = shards[0]
+        assert message == (
+            f"shards: files that belong to no sample are passed over: 3 of macOS ({first}: ._0.png), 3 ending in .npy "
+            f"({first}: 0.npy)"
+        )
+
+
+def test_a_shard_that_would_lose_samples_is_refused_before_training(write_shard: Callable[..., Path]) -> None:
+    files = {**pair(0), **pair(1)}
+    apart = write_shard(dict(sorted(files.items(), key=lambda file: file[0][-3:])))
+    with pytest.raises(DataError, match=r"member '0000\.txt': other files of sample '0000' lie further ahead"):
+        stream_of([apart], batch_size=1, skip_broken=True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_captions_say_by_their_mark_how_they_are_written(write_shard: Callable[..., Path], encoding: str) -> None:
+    files = {"a.png": picture(0), "a.txt": "Süß".encode(encoding)}
+    files |= {"b.png": picture(1), "b.json": '{"caption": "Süß"}'.encode(encoding)}
+    assert captions(list(stream_of([write_shard(files)], batch_size=1))) == ["süß", "süß"]
+
+
+@pytest.mark.parametrize(("ending", "content"), [("txt", "Süß"), ("json", '{"caption": "Süß"}')])
+def test_a_caption_that_is_no_text_is_refused_by_name(
+    write_shard: Callable[..., Path], ending: str, content: str
+) -> None:
+    shard = write_shard({"a.png": picture(0), f"a.{ending}": content.encode("cp1252")})
+    with pytest.raises(DataError, match=rf"shard\.tar sample 'a': file \.{ending}: no UTF-8 text .*iconv"):
+        list(stream_of([shard], batch_size=1))
+
+
+@pytest.mark.parametrize("damage", [b"", b"7", b'{"samples": '])
+def test_a_damaged_count_is_made_once_more(shards: list[Path], cache: Path, damage: bytes) -> None:
+    assert count_samples(shards) == 32
+    for path in cache.iterdir():
+        path.write_bytes(damage)
+    assert count_samples(shards) == 32
+
+
+def test_the_fingerprint_tells_shards_by_name_size_and_count(
+    shards: list[Path], write_shard: Callable[..., Path]
+) -> None:
+    before = stream_of(shards).fingerprint()
+    assert [one["file"] for one in before] == [str(shard) for shard in shards]
+    assert [one["count"] for one in before] == [4] * 8
+    assert len({one["sha256"] for one in before}) == 8
+    assert stream_of(shards).fingerprint() == before
+    write_shard({k: v for i in range(5) for k, v in pair(i).items()}, shards[3].name)
+    after = stream_of(shards).fingerprint()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True] * 3 + [False] + [True] * 4
+    assert after[3]["count"] == 5
