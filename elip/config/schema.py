@@ -34,6 +34,8 @@ class VisionConfig(Section):
     """Side of the square input, pixels; position embeddings are resized to it."""
     weights: str | None = None
     """`timm` for timm's pretrained weights, a checkpoint file, or null for random ones."""
+    weights_allow: list[str] = []
+    """Names, or beginnings of names, of tensors that may be left over, missing or of another shape."""
     options: dict[str, Any] = {}
     """Passed to `timm.create_model`: patch_size, embed_dim, depth, num_heads, drop_path_rate, ..."""
 
@@ -42,7 +44,10 @@ class TextConfig(Section):
     """The text encoder: BERT whose upper layers attend to the image."""
 
     weights: str | None = None
-    """Name or folder that transformers takes pretrained BERT weights and their config from; null for random ones."""
+    """Name or folder that transformers takes pretrained BERT weights and their config from, or a checkpoint file that
+    has a BERT in it; null for random ones."""
+    weights_allow: list[str] = []
+    """Names, or beginnings of names, of tensors that may be left over, missing or of another shape."""
     tokenizer: str = "bert-base-uncased"
     """Name, folder or vocab.txt of a BERT WordPiece tokenizer."""
     fusion_layer: int = Field(6, ge=0)

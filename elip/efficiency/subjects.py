@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol, cast
+from typing import Protocol
 
 import timm
 import torch
 from PIL import Image
-from timm.layers import PatchEmbed
 from torch import Tensor
 
 from elip.config import config_from_dict, config_to_dict
@@ -86,10 +85,10 @@ class PlainVit:
         size = image_size or (default.input_size[-1] if default else 224)
         config = VisionConfig(name=name, image_size=size, weights=weights)
         self._image_size, self._mean, self._std = size, *((default.mean, default.std) if default else (MEAN, STD))
-        self.encoder = VisionEncoder.create(config, default.num_classes if default else 0)
-        if 0 in self.encoder.grid:
-            patch = cast(PatchEmbed, self.encoder.patch_embed).patch_size[0]
-            raise ConfigError(f"--image-size: {size} px is less than one patch of {patch}.")
+        try:
+            self.encoder = VisionEncoder.create(config, default.num_classes if default else 0)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("model.vision.image_size", "--image-size")) from error
 
     @property
     def own(self) -> list[ReducerConfig]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -16,8 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError, did_you_mean
 from elip.models.attention import AttentionFacts, cls_attention_row, self_attention
+from elip.models.vision_weights import load_timm_weights, load_vision_weights
 from elip.reducer import Blocks, EncoderInfo, Needs, NoReduction, ReductionContext, TokenReducer
 from elip.tokens import Tokens
+
+_LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
+"""Options of timm's that would load weights without an account of them."""
 
 log = logging.getLogger(__name__)
 
@@ -138,24 +143,28 @@ class VisionEncoder(nn.Module):
             config: name, image size, weights, options.
             num_classes: width of timm's classifier head; 0 for none.
         """
-        weights: dict[str, Any] = {}
-        if config.weights == "timm":
-            weights = {"pretrained": True}
-        elif config.weights is not None:
-            weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": config.weights}}
         if not timm.is_model(config.name):
             raise ConfigError(
                 f"model.vision.name: timm {timm.__version__} has no model {config.name!r}."
                 f"{did_you_mean(config.name, timm.list_models('*vit*') + timm.list_models('*deit*'))}"
             )
-        try:
-            vit = timm.create_model(
-                config.name, img_size=config.image_size, num_classes=num_classes, **weights, **config.options
+        for option in _LOADING & config.options.keys():
+            raise ConfigError(
+                f"model.vision.options.{option}: weights are named by model.vision.weights (timm, or a file)."
             )
-        except (TypeError, AssertionError, FileNotFoundError, RuntimeError) as error:
+        try:
+            vit = timm.create_model(config.name, img_size=config.image_size, num_classes=num_classes, **config.options)
+            if config.weights == "timm":
+                load_timm_weights(_supported(vit), num_classes, config.weights_allow)
+        except ElipError:
+            raise
+        except (TypeError, AssertionError, OSError, RuntimeError) as error:
             raise ConfigError(
                 f"model.vision: timm cannot build {config.name!r} with these settings: {error}"
             ) from error
+        _check_patches(_supported(vit), config.image_size)
+        if config.weights not in (None, "timm"):
+            log.info("%s", load_vision_weights(vit, Path(config.weights), config.weights_allow))
         return cls(vit)
 
     @property
@@ -374,6 +383,19 @@ class _OwnBlocks(Blocks):
         x, facts = self.encoder.attention_half(block, x, Needs.CLS_ROW, None, None)
         assert facts.cls_row is not None
         return self.encoder.mlp_half(block, x), facts.cls_row
+
+
+def _check_patches(vit: VisionTransformer, side: int) -> None:
+    """Warn of pixels that no patch sees, and refuse images of less than one patch."""
+    patch: int = vit.patch_embed.patch_size[0]
+    if side < patch:
+        raise ConfigError(f"model.vision.image_size: {side} px is less than one patch of {patch} px.")
+    if side % patch and not vit.patch_embed.proj.weight.is_meta:  # one without memory is built to try, and then again
+        log.warning(
+            "model.vision.image_size: %d px are no multiple of the patches' %d px: the %d px at the right and at the "
+            "bottom of each image are not seen; take %d or %d",
+            *(side, patch, side % patch, side - side % patch, side + patch - side % patch),
+        )
 
 
 def _supported(vit: nn.Module) -> VisionTransformer:

@@ -120,9 +120,9 @@ def _without(packed: Unwrapped, prefix: str, is_part: bool) -> Iterator[Unwrappe
     common = len(inside) >= _NEARLY_ALL * len(packed.state)
     if not inside or "" in inside or not (common or is_part):
         return
-    if common and inside.keys().isdisjoint(outside):
-        but = f" but {len(outside)}" if outside else ""
-        yield replace(packed, state={**inside, **outside}, undone=(*packed.undone, f"{prefix!r} before all names{but}"))
     if is_part and outside:
         others = (*packed.other_parts, *outside)
         yield replace(packed, state=inside, undone=(*packed.undone, f"part {prefix!r}"), other_parts=others)
+    if common and inside.keys().isdisjoint(outside):
+        but = f" but {len(outside)}" if outside else ""
+        yield replace(packed, state={**inside, **outside}, undone=(*packed.undone, f"{prefix!r} before all names{but}"))

@@ -1,0 +1,177 @@
+"""Pretrained weights of an image encoder from a file: all of them, or an error that says what does not fit."""
+
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models import load_pretrained
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from elip.errors import CheckpointError
+from elip.weights.fitting import Account, Rules, begins, counted, fit, score
+from elip.weights.reading import DamagedError, read_tensors, require_regular
+from elip.weights.wrappings import Unwrapped, best, unpack, unwrapped
+
+KEY = "model.vision.weights"
+JAX = ".npz"
+
+_PARTS = (
+    *("visual_encoder.", "model.albef.visual_encoder.", "albef.visual_encoder."),
+    *("vision_model.", "vision_encoder.", "image_encoder.", "visual.", "visual.trunk.", "trunk.", "vit."),
+    *("encoder.", "backbone."),
+)
+"""Beginnings of the names of an image encoder within a larger model."""
+_EXPECTED = ("head", "head_dist", "pre_logits", "mask_token")
+"""Of files with a classifier, a distillation token's or masked pretraining: of no use to an encoder."""
+_POSITIONS, _PATCHES = "pos_embed", "patch_embed.proj.weight"
+
+log = logging.getLogger(__name__)
+
+
+def load_vision_weights(vit: VisionTransformer, path: Path, allowed: Sequence[str] = ()) -> Account:
+    """Load all weights of a ViT from a file, and return what became of each tensor.
+
+    Names may be timm's, those of ALBEF's `visual_encoder`, or of any other form that timm converts (DINOv2's, CLIP's,
+    JAX archives), wrapped in whatever way. Position embeddings are resized to the ViT's grid as timm does it.
+
+    Args:
+        vit: its weights change in place.
+        path: file of `torch.save`, safetensors, or a JAX archive (.npz).
+        allowed: names, or beginnings of names, of tensors that may be left over, missing or of another shape.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit; nothing is loaded then.
+    """
+    rules = Rules(_EXPECTED, (), allowed, f"{KEY}_allow")
+    own = vit.state_dict()
+    if path.suffix == JAX:
+        state, account = _from_jax(vit, path), Account(KEY, f"{path} (a JAX archive, converted by timm)")
+    else:
+        state, account = _from_file(vit, path, own)
+    fitting = fit(state, own, rules, account)
+    vit.load_state_dict(fitting, strict=False)
+    return account
+
+
+def load_timm_weights(vit: VisionTransformer, num_classes: int, allowed: Sequence[str] = ()) -> None:
+    """Load timm's own pretrained weights, from its cache or the hub.
+
+    Args:
+        vit: built by timm without weights; they change in place.
+        num_classes: width of its classifier.
+        allowed: as for `load_vision_weights`.
+
+    Raises:
+        CheckpointError: they leave some of the ViT's tensors as they were initialised.
+    """
+    told: list[Any] = []
+    hook = vit.register_load_state_dict_post_hook(
+        lambda _, keys: told.append((keys.missing_keys, keys.unexpected_keys))
+    )
+    conversion = partial(checkpoint_filter_fn, adapt_layer_scale=True)
+    try:
+        load_pretrained(vit, vit.pretrained_cfg, num_classes=num_classes, filter_fn=conversion, strict=False)
+        missing, unused = ([name for keys in told for name in keys[which]] for which in (0, 1))
+    finally:
+        hook.remove()
+    missing = [name for name in missing if not begins(name, allowed)]
+    if missing:
+        raise CheckpointError(
+            f"{KEY}: timm's weights do not fill the model that the options describe: {counted(missing, 'missing')}. "
+            f"Change model.vision.options, or allow it by name: '{KEY}_allow=[{missing[0].partition('.')[0]}]'"
+        )
+    unused = [name for name in unused if not begins(name, (*_EXPECTED, *allowed))]
+    if unused:
+        log.warning("%s: of timm's weights, %s", KEY, counted(unused, "have no place in this model"))
+
+
+def _from_file(vit: VisionTransformer, path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Account]:
+    """Return the tensors of a file under timm's names, and an account to fill."""
+    ways = list(unwrapped(unpack(read_tensors(path)[0], path), _PARTS))
+    found = best((_resized(way, vit) for way in ways), lambda state: score(state, own))
+    if score(found.state, own) < len(own):
+        found = best([found, *_by_timm(ways, vit)], lambda state: score(state, own))
+    facts = [f"undone: {one}" for one in found.undone]
+    account = Account(KEY, f"{path} ({', '.join(facts)})" if facts else str(path), other_parts=found.other_parts)
+    source = next(way.state for way in ways if way.undone in (found.undone, found.undone[:-1]))
+    positions = [t for name, t in source.items() if name.endswith((_POSITIONS, "positional_embedding"))]
+    rows, columns = vit.patch_embed.grid_size
+    for side in {_side(each, vit) for each in positions if _POSITIONS in found.state} - {0, rows}:
+        account.resized[_POSITIONS] = f"from {side} x {side} to {rows} x {columns}"
+    return found.state, account
+
+
+def _resized(found: Unwrapped, vit: VisionTransformer) -> Unwrapped:
+    """Return the weights with position embeddings for the ViT's grid, where the file's are of another square one."""
+    old, new = found.state.get(_POSITIONS), vit.pos_embed
+    if old is None or new is None or old.shape == new.shape or old.ndim != 3 or not _side(old, vit):
+        return found
+    grid, num_prefix = list(vit.patch_embed.grid_size), _num_prefix(vit)
+    return replace(found, state={**found.state, _POSITIONS: resample_abs_pos_embed(old, grid, None, num_prefix)})
+
+
+def _by_timm(ways: Sequence[Unwrapped], vit: VisionTransformer) -> Iterator[Unwrapped]:
+    """Yield what timm's conversion of other forms makes of the weights."""
+    for way in ways:
+        try:
+            state = checkpoint_filter_fn(dict(way.state), vit, adapt_layer_scale=True)
+        except Exception as error:  # of names that mean nothing to it
+            log.debug("timm cannot convert the weights (%s)", error)
+            continue
+        kernels = [tensor for tensor in way.state.values() if tensor.ndim == 4]
+        if len(kernels) == 1 and _PATCHES in state and kernels[0].shape != state[_PATCHES].shape:
+            state[_PATCHES] = kernels[0]  # patches of another size are another model's
+        yield replace(way, state=state, undone=(*way.undone, "the form that timm converts"))
+
+
+def _from_jax(vit: VisionTransformer, path: Path) -> dict[str, Tensor]:
+    """Return what timm makes of a JAX archive: the tensors that it fills, under timm's names."""
+    require_regular(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        with np.load(path, allow_pickle=False) as arrays:
+            sizes = {name: int(np.prod(arrays[name].shape)) for name in arrays.files}
+    except Exception as error:  # damage to an archive makes zipfile and numpy raise anything
+        raise DamagedError(f"{path} is cut short or damaged: it cannot be read as a JAX archive.") from error
+    if damaged:
+        raise DamagedError(f"{path} is cut short or damaged: {damaged} does not have its checksum.")
+    before = {name: tensor.clone() for name, tensor in vit.state_dict().items()}
+    try:
+        with torch.no_grad():
+            for parameter in vit.parameters():
+                parameter.fill_(torch.nan)  # what is NaN afterwards the archive does not have
+            vit.load_pretrained(str(path))
+        filled = {name: tensor.clone() for name, tensor in vit.state_dict().items() if not tensor.isnan().any()}
+    except Exception as error:  # a missing array is a KeyError, one of another shape anything
+        raise CheckpointError(f"{KEY}: timm cannot take {path} for this model: {error}") from error
+    finally:
+        vit.load_state_dict(before)
+    unused = ("pos_embed", "head", "logits")
+    given = sum(size for name, size in sizes.items() if not any(part in name for part in unused))
+    taken = sum(t.numel() for name, t in filled.items() if name != _POSITIONS and not name.startswith("head"))
+    if given > taken:
+        raise CheckpointError(
+            f"{KEY}: {path} holds {given:,} numbers beside positions and classifier, and this model has a place for "
+            f"{taken:,} of them only. Check the name and the options beside {KEY}."
+        )
+    return filled
+
+
+def _num_prefix(vit: VisionTransformer) -> int:
+    return 0 if vit.no_embed_class else vit.num_prefix_tokens
+
+
+def _side(pos_embed: Tensor, vit: VisionTransformer) -> int:
+    """Return the side of the square grid that position embeddings are for, 0 if it is none."""
+    patches = pos_embed.shape[-2] - _num_prefix(vit)
+    side = int(max(patches, 0) ** 0.5)
+    return side if side * side == patches else 0
