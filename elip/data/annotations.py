@@ -97,15 +97,15 @@ def load_annotations(paths: Sequence[str | Path], fields: type[ItemT]) -> Annota
 
 def _checked_table(source: Path, check: FieldCheck[Any]) -> Path:
     """Return the Arrow file of `source`; both it and the check are done once for all processes and runs."""
-    table = cached_file(source, ".arrow", lambda target: _convert(source, target), _check_table)
+    table = cached_file(source, ".arrow", lambda target: _convert(source, target, check.shape), _check_table)
     allowed = sha256(check.fingerprint.encode()).hexdigest()[:8]
     cached_file(source, f".{allowed}.checked", lambda target: _check_items(source, table, check, target))
     return table
 
 
-def _convert(source: Path, table: Path) -> None:
+def _convert(source: Path, table: Path, shape: Any) -> None:
     logger.info("indexing %s", source)
-    items, digest = read_items(source), sha256()
+    items, digest = read_items(source, shape), sha256()
     with pa.OSFile(str(table), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         while rows := [text.encode() for text in islice(items, _ROWS_PER_BATCH)]:
             writer.write_batch(_batch(rows))

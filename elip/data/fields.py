@@ -52,7 +52,7 @@ class FieldCheck(Generic[T]):
     """
 
     def __init__(self, shape: type[T]) -> None:
-        self._shape = shape
+        self.shape = shape
         self._adapter = TypeAdapter(shape)
         self._fields: dict[str, Any] = get_type_hints(shape) if is_typeddict(shape) else {}
 
@@ -60,8 +60,8 @@ class FieldCheck(Generic[T]):
     def fingerprint(self) -> str:
         """A text that differs for types that allow something else."""
         if not self._fields:
-            return str(self._shape)
-        return str(sorted((name, str(hint)) for name, hint in get_type_hints(self._shape, include_extras=True).items()))
+            return str(self.shape)
+        return str(sorted((name, str(hint)) for name, hint in get_type_hints(self.shape, include_extras=True).items()))
 
     def parse(self, text: str | bytes) -> T:
         """Return the value of a JSON text.
@@ -79,12 +79,12 @@ class FieldCheck(Generic[T]):
 
     def _explain(self, value: Any, where: tuple[int | str, ...]) -> str:
         if not where:
-            return f"must be {describe(self._shape)}, got {shorten(value)}"
+            return f"must be {describe(self.shape)}, got {shorten(value)}"
         key = where[0]
         if isinstance(key, int):
-            return f"item {key} must be {describe(get_args(self._shape)[0])}, got {shorten(value[key])}"
+            return f"item {key} must be {describe(get_args(self.shape)[0])}, got {shorten(value[key])}"
         if not self._fields:  # a table of any keys
-            shape = get_args(self._shape)[1]
+            shape = get_args(self.shape)[1]
             inside = _inside(value[key], shape, where[1:])
             return f"entry {key!r} must be {describe(shape)}, got {shorten(value[key])}{inside}"
         if key not in value:

@@ -5,29 +5,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
+from elip.data.encoding import not_utf8
 from elip.data.fields import FieldCheck
 from elip.data.files import open_file
+from elip.data.foreign import LINES_SUFFIXES, refuse_foreign
 from elip.data.messages import located, shorten
 from elip.errors import DataError
 
-LINES_SUFFIXES = (".jsonl", ".ndjson")
 T = TypeVar("T")
 
 _CHUNK_CHARS = 1 << 20
 _MAX_ITEM_CHARS = 1 << 26  # an item that is longer is taken for malformed, so that a slip does not fill the memory
 
 
-def read_items(path: Path) -> Iterator[str]:
+def read_items(path: Path, shape: Any = None) -> Iterator[str]:
     """Yield the JSON text of each item; the items are checked to be JSON objects.
 
     Files that end in .jsonl or .ndjson hold one object a line (empty lines count for nothing), others one JSON list.
 
+    Args:
+        path: the file.
+        shape: a TypedDict of what the items should hold, to tell how a file of another form becomes one of them.
+
     Raises:
-        DataError: the file is missing, unreadable, holds no item, or is malformed (with line and column); an item is
-            no object.
+        DataError: the file is missing, unreadable, of another form, not UTF-8, holds no item, or is malformed (with
+            line and column); an item is no object.
     """
+    refuse_foreign(path, shape, lists=True)
     number = -1
     with _opened(path) as file:
         items = _read_lines(path, file) if path.suffix.lower() in LINES_SUFFIXES else _JsonList(path, file).items()
@@ -45,6 +51,7 @@ def read_json(path: Path, shape: type[T]) -> T:
     Raises:
         DataError: the file is missing, unreadable or malformed, or holds something else.
     """
+    refuse_foreign(path, shape, lists=False)
     with _opened(path) as file:
         text = file.read()
     with located(str(path)):
@@ -59,7 +66,7 @@ def _opened(path: Path) -> Iterator[TextIO]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error.reason}") from error
+        raise not_utf8(path) from error
 
 
 def _read_lines(path: Path, file: TextIO) -> Iterator[tuple[object, str]]:
@@ -71,6 +78,8 @@ def _read_lines(path: Path, file: TextIO) -> Iterator[tuple[object, str]]:
             yield json.loads(text), text
         except json.JSONDecodeError as error:
             raise DataError(f"{path} line {number}, column {error.colno}: malformed JSON: {error.msg}") from error
+        except (RecursionError, ValueError) as error:
+            raise DataError(f"{path} line {number}: cannot be read: {error}") from error
 
 
 class _JsonList:
@@ -89,9 +98,7 @@ class _JsonList:
         """Yield each item and its text."""
         if not self._peek():
             return
-        if self._peek() != "[":
-            raise self._not_a_list()
-        self.position += 1
+        self.position += 1  # behind the bracket
         more = self._peek() != "]"
         while more:
             yield self._value()
@@ -115,6 +122,8 @@ class _JsonList:
                 offset = error.pos - self.position
                 if len(self.text) - self.position > _MAX_ITEM_CHARS or not self._read_more():
                     raise self._malformed(error.msg, self.position + offset) from error
+            except (RecursionError, ValueError) as error:
+                raise self._malformed(str(error), self.position) from error
         text = self.text[self.position : end]
         self.position = end
         return item, text
@@ -143,10 +152,3 @@ class _JsonList:
         line = self.lines_gone + before.count("\n") + 1
         column = len(before) - before.rfind("\n") + (0 if "\n" in before else self.columns_gone)
         return DataError(f"{self.path} line {line}, column {column}: malformed JSON: {problem}")
-
-    def _not_a_list(self) -> DataError:
-        start = shorten(self.text[self.position : self.position + 20])
-        return DataError(
-            f"{self.path}: must be a JSON list [{{...}}, ...], but starts with {start}; a file with one object a line "
-            f"must end in {LINES_SUFFIXES[0]}"
-        )

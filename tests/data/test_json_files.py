@@ -128,6 +128,32 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         parsed(tmp_path / "items.json")
 
 
+@pytest.mark.parametrize("shift", range(3))
+@pytest.mark.parametrize("name", ["items.json", "items.jsonl"])
+def test_the_place_that_is_not_utf8_is_named_in_a_large_file(tmp_path: Path, shift: int, name: str) -> None:
+    start = "".join(f'{{"a": "{"ä" * 300}"}}\n' for _ in range(4000))
+    text = (" " * shift + start).encode() + b'{"a": "caf\xe9 au lait"}\n' + start.encode()
+    content = text if name == "items.jsonl" else b"[" + text.replace(b"}\n", b"},\n") + b"]"
+    (tmp_path / name).write_bytes(content)
+    place = content.index(b"\xe9")
+    message = rf"{name}: not UTF-8 text: line 4001, byte {place} of the file.*would read '.*café au lait"
+    with pytest.raises(DataError, match=message):
+        parsed(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["items.json", "items.jsonl"])
+def test_a_byte_order_mark_goes_before_either_form(write_json: WriteJson, name: str) -> None:
+    assert parsed(write_json("\ufeff" + ('[{"a": 1}]' if name == "items.json" else '{"a": 1}\n'), name)) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5000])
+@pytest.mark.parametrize("name", ["items.json", "items.jsonl"])
+def test_what_python_will_not_read_is_named_by_its_line(write_json: WriteJson, name: str, value: str) -> None:
+    text = f'{{"a": 1}},\n{{"a": {value}}}'
+    with pytest.raises(DataError, match=rf"{name} line 2"):
+        parsed(write_json(text.replace("},", "}") if name == "items.jsonl" else f"[{text}]", name))
+
+
 def test_a_small_file_is_read_whole_and_checked(write_json: WriteJson) -> None:
     assert read_json(write_json(["yes", "no"]), list[str]) == ["yes", "no"]
     with pytest.raises(DataError, match=r"items\.json: item 1 must be text, got 3"):
