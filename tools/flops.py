@@ -187,18 +187,21 @@ class Report:
 
     def notes(self, records: Sequence[Record], baseline: Record) -> list[str]:
         """Return what to say below the tables."""
-        needing = [record for record in records if record["requires_text"]]
-        if self._args.vit:  # which has no text
-            said = "needs a text: a made-up text [CLS] as wide as the ViT stands for it."
-        else:
-            needing = [record for record in needing if record["tokens"] == baseline["tokens"]]
-            said = "needs a text, and this task encodes images alone: it keeps all tokens."
-        notes = [f"{name} {said}" for name in dict.fromkeys(record["reducer"] for record in needing)]
+        needing = {record["reducer"]: record for record in records if record["requires_text"]}
+        notes = [f"{name} {self._of_text(record, baseline)}" for name, record in needing.items()]
         if any(record["vision_spread"] for record in records):
             notes.append(f"±: standard deviation between images; mean of {self._source_of_images()}.")
         if self._args.target_gmacs:
             notes += [_found(record) for record in records if record["reducer"] != BASELINE]
         return notes + self._left_out
+
+    def _of_text(self, record: Record, baseline: Record) -> str:
+        """Return what a reducer that needs a text does without one."""
+        if self._args.vit:
+            return "needs a text: a made-up text [CLS] as wide as the ViT stands for it."
+        if record["tokens"] == baseline["tokens"]:
+            return "needs a text, and this task encodes images alone: it keeps all tokens."
+        return "needs a text, which is there in this inference; where images are encoded alone, it keeps all tokens."
 
     def _if_it_fits(self, name: str) -> list[Record]:
         """Return the record of a reducer that nobody named; none, and a note, if it does not fit this model."""
