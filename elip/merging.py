@@ -42,17 +42,30 @@ def bipartite_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Matching:
         num_prefix: tokens in front of these that are never merged; places count from the first of them. Where there
             are some, unmerged tokens stay in order of place, else they come in falling order of similarity.
     """
-    places = torch.arange(metric.shape[1], device=metric.device)
-    even, odd = places[num_prefix % 2 :: 2], places[1 - num_prefix % 2 :: 2]
-    unit = F.normalize(metric, dim=-1)
-    similarity, partner = (unit[:, even] @ unit[:, odd].mT).max(dim=-1)
-    ranking = similarity.argsort(dim=1, descending=True)
     r = clamped(r, metric.shape[1])
+    places = torch.arange(metric.shape[1], device=metric.device).expand(len(metric), -1)
+    even, odd = places[:, num_prefix % 2 :: 2], places[:, 1 - num_prefix % 2 :: 2]
+    unit = F.normalize(metric, dim=-1)
+    matching = best_pairs(take(unit, even) @ take(unit, odd).mT, even, odd, r)
+    if not num_prefix:
+        return matching
+    unmerged, others = matching.order.split([even.shape[1] - r, odd.shape[1]], dim=1)
+    return matching._replace(order=torch.cat([unmerged.sort(dim=1).values, others], dim=1))
+
+
+def best_pairs(similarity: Tensor, source: Tensor, target: Tensor, r: int) -> Matching:
+    """Pair tokens of one half with their most similar one of the other half, and take the r best pairs.
+
+    Unmerged tokens of the first half go on in falling order of that similarity, then those of the other.
+
+    Shape:
+        similarity: [B, S, T];  source: [B, S], places of the first half;  target: [B, T], places of the other
+    """
+    best, partner = similarity.max(dim=-1)
+    ranking = best.argsort(dim=1, descending=True)
     merged, unmerged = ranking[:, :r], ranking[:, r:]
-    if num_prefix:
-        unmerged = unmerged.sort(dim=1).values
-    order = torch.cat([even[unmerged], odd.expand(len(metric), -1)], dim=1)
-    return Matching(even[merged], odd[partner.gather(1, merged)], order)
+    order = torch.cat([take(source, unmerged), target], dim=1)
+    return Matching(take(source, merged), take(target, take(partner, merged)), order)
 
 
 def clamped(r: int, num_tokens: int) -> int:

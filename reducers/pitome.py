@@ -1,37 +1,54 @@
-"""PiToMe: merge among patches of high energy, those in large homogeneous regions; protect the others.
+"""PiToMe: merge what has many others like it, as the large homogeneous regions of an image do; protect the others.
 
-Tran et al., "Accelerating Transformers with Spectrum-Preserving Token Merging", NeurIPS 2024, arXiv:2405.16148.
+Tran et al., "Accelerating Transformers with Spectrum-Preserving Token Merging", NeurIPS 2024, arXiv:2405.16148, and the
+authors' implementation for timm's ViTs, whose numbers it is held to.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import ceil
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elip.merging import Matching, clamped, merge_mean
+from elip.errors import ElipError, did_you_mean
+from elip.merging import Matching, best_pairs, merge_mean
 from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
 from elip.registry import REDUCERS
 from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
+from elip.tokens import Tokens, take
+
+FORMS = ("pitome", "bsm", "text")
+"""How patches are split in two halves; `energy_matching` says it."""
+RELEASED = "released"
+
+Margins: TypeAlias = float | Sequence[float]
+"""The margin of the first block, from which it falls to 0 over the depth, or one for each block to merge in."""
 
 
 @REDUCERS.register("pitome")
 class PiToMe(TokenReducer):
-    """Merge pairs among the 2k patches of largest energy in each block; k = what the keep ratio takes away.
+    """Merge pairs of patches ranked by energy: how many others are like them, and how much.
 
-    The energy of a patch is how many others are like it, and how much (section 3.2, eq. 4). Ranked by it, the first 2k
-    are split into every other one; each of one half is merged into the most similar of the other half (section 3.3,
-    algorithm 1). Between attention and MLP, on keys averaged over heads; means are weighted by size.
+    Between attention and MLP, on the cosine of keys averaged over heads; means are weighted by the number of patches in
+    each token.
+
+    The released code and the paper (section 3.2, algorithm 1) differ. By default this is the released code, but for
+    proportional attention: there it is written, but never handed the sizes, and without it much of the fidelity is
+    lost. `proportional=False` gives the released numbers. The paper has one form, `pitome`, in all blocks, and margins
+    from 0.9 (`{form: pitome, margin: 0.9}`); above the margin its energy is the similarity itself, here as released
+    what it has above the margin.
 
     Args:
         encoder: the encoder to reduce.
         begin: blocks to merge in, counted from 0; None for all.
-        keep_ratio: share of the patch tokens that arrive at each of them that is left, in (0, 1]; at least half is.
-        margin: similarity from which patches count as alike at the first block; it falls to 0 over the depth (m of
-            section 3.2).
-        alpha: weight of patches that are not alike.
+        keep_ratio: share of the patch tokens that arrive at each of them that is left, rounded up, in [0.5, 1]: each
+            token that goes needs one that stays.
+        form: how to choose the pairs (`energy_matching`): pitome, bsm, text, a list of them, one for each block of
+            `begin`; or released: bsm in the first half of the encoder's blocks, rounded up, and pitome in the others.
+        margin: similarity from which patches count as alike, in [-1, 1): of the first block, falling in a line to 0
+            over the encoder's depth, or a list, one for each block of `begin`.
         proportional: add the logarithm of each token's size to its attention logits.
         warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
     """
@@ -45,14 +62,12 @@ class PiToMe(TokenReducer):
         *,
         begin: Sequence[int] | None = None,
         keep_ratio: Ratios = 0.925,
-        margin: float = 0.9,
-        alpha: float = 1.0,
+        form: str | Sequence[str] = RELEASED,
+        margin: Margins = 0.75,
         proportional: bool = True,
         warmup: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.margins = [margin * (1 - block / encoder.depth) for block in range(encoder.depth)]
-        self.alpha = alpha
         self.proportional = proportional
         self.schedule = KeepSchedule(
             "pitome",
@@ -61,8 +76,17 @@ class PiToMe(TokenReducer):
             begin=range(encoder.depth) if begin is None else begin,
             keep_ratio=keep_ratio,
             base="current",
+            rounding="ceil",
             warmup=warmup,
         )
+        for ratio in self.schedule.ratios.values():
+            if ratio < 0.5:
+                raise ElipError(
+                    f"reducer 'pitome': keep_ratio: tokens merge in pairs, so that at least half of them are left "
+                    f"after a block; give 0.5 to 1, got {ratio:g}."
+                )
+        self.forms = _forms(form, self.schedule.begin, encoder.depth)
+        self.margins = _margins(margin, self.schedule.begin, encoder.depth)
 
     def needs(self, block: int) -> Needs:
         return Needs.KEYS if block in self.schedule.begin else Needs.NOTHING
@@ -73,29 +97,85 @@ class PiToMe(TokenReducer):
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        remove = tokens.num_tokens - self.schedule.num_keep(block, tokens.num_tokens, context.progress)
-        remove = clamped(remove, tokens.num_tokens)
-        if remove == 0 or attention.keys is None:
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        if keep == tokens.num_tokens or attention.keys is None:
             return tokens
-        matching = energy_matching(attention.keys.detach(), remove, self.margins[block], self.alpha)
-        return merge_mean(tokens, matching.group, tokens.num_tokens - remove)
+        matching = energy_matching(
+            attention.keys.detach(), tokens.num_tokens - keep, self.margins[block], self.forms[block]
+        )
+        return merge_mean(tokens, matching.group, keep)
 
 
-def energy_matching(metric: Tensor, remove: int, margin: float, alpha: float = 1.0) -> Matching:
-    """Pair the tokens of largest energy (section 3.3, algorithm 1).
+def energy_matching(metric: Tensor, r: int, margin: float, form: str = "pitome") -> Matching:
+    """Pair tokens by their energy: the one of each pair goes into the most similar of the other half.
+
+    - pitome: the 2r tokens of largest energy, every other one of which goes.
+    - bsm: all tokens in falling order of energy, every other one of which may go; the r most similar to their partner
+      do.
+    - text: for text encoders; the r tokens of largest energy go into the next r.
+
+    The others go on first, in falling order of energy (bsm: of similarity to their partner), then the other half.
 
     Args:
         metric: [B, N, d], what similarity is measured on, by its cosine.
-        remove: k, pairs to take; not more than half the tokens.
-        margin: m.
-        alpha: weight of tokens that are not alike.
+        r: tokens to merge; not more than half of them.
+        margin: similarity from which tokens count as alike.
+        form: one of those above.
     """
     unit = F.normalize(metric, dim=-1)
     similarity = unit @ unit.mT
-    alike = torch.where(similarity >= margin, similarity, alpha * ((similarity - margin).exp() - 1))
-    ranking = alike.mean(dim=-1).argsort(dim=1, descending=True)
-    candidates, protected = ranking[:, : 2 * remove], ranking[:, 2 * remove :].sort(dim=1).values
-    source, others = candidates[:, ::2], candidates[:, 1::2]
-    rows = similarity.gather(1, source.unsqueeze(-1).expand(-1, -1, similarity.shape[-1]))
-    partner = rows.gather(2, others.unsqueeze(1).expand(-1, remove, -1)).argmax(dim=-1)
-    return Matching(source, others.gather(1, partner), torch.cat([protected, others], dim=1))
+    ranking = energy(similarity, margin, form).argsort(dim=1, descending=True)
+    count = ranking.shape[1] if form == "bsm" else 2 * r
+    pool, protected = ranking[:, :count], ranking[:, count:]
+    source, target = (pool[:, :r], pool[:, r:]) if form == "text" else (pool[:, ::2], pool[:, 1::2])
+    across = take(similarity, source).gather(2, target.unsqueeze(1).expand(-1, source.shape[1], -1))
+    matching = best_pairs(across, source, target, r)
+    return matching._replace(order=torch.cat([protected, matching.order], dim=1))
+
+
+def energy(similarity: Tensor, margin: float, form: str = "pitome") -> Tensor:
+    """Return the energy of each token, from its similarity to all, itself included: high where many are alike.
+
+    Shape:
+        similarity: [B, N, N];  returns [B, N]
+    """
+    if form == "text":  # a bell around similarity 1, as wide as the margin is below it; its height ranks nothing
+        return (-0.5 * ((1 - similarity) / (1 - margin)).square()).exp().mean(dim=-1)
+    return F.elu(similarity - margin).mean(dim=-1)
+
+
+def _forms(form: str | Sequence[str], begin: Sequence[int], depth: int) -> dict[int, str]:
+    """Return the form of each block to merge in."""
+    if form == RELEASED:
+        return {block: "bsm" if block < ceil(depth / 2) else "pitome" for block in begin}
+    one_for_all = isinstance(form, str) or not isinstance(form, Sequence)
+    forms = [form] * len(begin) if one_for_all else list(form)
+    for name in forms:
+        if name not in FORMS:
+            raise ElipError(
+                f"reducer 'pitome': form: expected {RELEASED}, one of {', '.join(FORMS)}, or a list of these, got "
+                f"{name!r}.{did_you_mean(str(name), [RELEASED, *FORMS])}"
+            )
+    return _one_a_block("form", forms, begin)
+
+
+def _margins(margin: Margins, begin: Sequence[int], depth: int) -> dict[int, float]:
+    """Return the margin of each block to merge in."""
+    values = list(margin) if isinstance(margin, Sequence) else [margin]
+    for value in values:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -1 <= value < 1:
+            raise ElipError(
+                f"reducer 'pitome': margin: expected a similarity in [-1, 1), or one for each block, got {value!r}."
+            )
+    if isinstance(margin, Sequence):
+        return _one_a_block("margin", values, begin)
+    return {block: margin - margin * block / depth for block in begin}
+
+
+def _one_a_block(parameter: str, values: Sequence[Any], begin: Sequence[int]) -> dict[int, Any]:
+    if len(values) != len(begin):
+        raise ElipError(
+            f"reducer 'pitome': {parameter} has {len(values)} values but there are {len(begin)} blocks to merge in; "
+            "give one for each, or one for all."
+        )
+    return dict(zip(begin, values, strict=True))

@@ -1,11 +1,14 @@
 """ToFu: prune similar patches in early blocks, merge them with their length kept in late ones.
 
-Kim et al., "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, arXiv:2312.01026.
+Kim et al., "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, arXiv:2312.01026. The
+authors released no code. There is a reading of the paper by others, in the authors' implementation of PiToMe, whose
+numbers `length="partner"` is held to.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from elip.errors import ElipError
@@ -13,7 +16,7 @@ from elip.merging import Matching, bipartite_matching, clamped, merge_mean
 from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
 from elip.registry import REDUCERS
 from elip.schedule import Removals, RemovalSchedule
-from elip.tokens import Tokens
+from elip.tokens import Tokens, take
 
 
 @REDUCERS.register("tofu")
@@ -24,10 +27,17 @@ class ToFu(TokenReducer):
     it makes of them, so that one of the pair alone is better (section 3.2). A mean is shorter than its parts; MLERP
     gives it the length of the longest of them (section 3.3).
 
+    PiToMe's authors read it otherwise: the plain mean, whatever the sizes of the parts, times the longest length over
+    the length that the partner had alone, so that it is as long as the longest only where partner and mean are equally
+    long; sizes never weigh in attention; and block depth // 2 still prunes. All three together:
+    `{length: partner, proportional: false, merge_from: depth // 2 + 1}`. Their number of tokens to remove, a share of
+    all tokens, CLS included, rounded down, is a list `r`.
+
     Args:
         encoder: the encoder to reduce.
         r: tokens to remove in each block: one number, one a block, or `{mean, slope}`; in no block more than half go.
         merge_from: first block that merges; the blocks before it prune. None for half the depth.
+        length: of a merged token: longest, that of its longest part (the paper's MLERP); or partner, as above.
         proportional: add the logarithm of each token's size to its attention logits.
         warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
     """
@@ -41,6 +51,7 @@ class ToFu(TokenReducer):
         *,
         r: Removals = 13,
         merge_from: int | None = None,
+        length: Literal["longest", "partner"] = "longest",
         proportional: bool = True,
         warmup: Mapping[str, Any] | None = None,
     ) -> None:
@@ -51,6 +62,9 @@ class ToFu(TokenReducer):
                 f"reducer 'tofu': merge_from: this ViT has {encoder.depth} blocks; give 0 (merge in all of them) to "
                 f"{encoder.depth} (prune in all), got {merge_from}."
             )
+        if length not in ("longest", "partner"):
+            raise ElipError(f"reducer 'tofu': length: expected longest or partner, got {length!r}.")
+        self.length = length
         self.num_prefix = encoder.num_prefix_tokens
         self.proportional = proportional
         self.schedule = RemovalSchedule("tofu", encoder.depth, encoder.num_patches, r=r, warmup=warmup)
@@ -68,14 +82,33 @@ class ToFu(TokenReducer):
         if r == 0 or attention.keys is None:
             return tokens
         matching = bipartite_matching(attention.keys.detach(), r, self.num_prefix)
-        return tokens.keep(matching.order) if block < self.merge_from else _mlerp(tokens, matching)
+        if block < self.merge_from:
+            return tokens.keep(matching.order)
+        return _mlerp(tokens, matching) if self.length == "longest" else _rescaled_by_partner(tokens, matching)
 
 
 def _mlerp(tokens: Tokens, matching: Matching) -> Tokens:
     """Return means of the pairs, each as long as the longest of its parts (section 3.3, MLERP)."""
+    merged = merge_mean(tokens, matching.group, matching.order.shape[1])
+    return _stretched(merged, _longest(tokens, matching) / _lengths(merged.x))
+
+
+def _rescaled_by_partner(tokens: Tokens, matching: Matching) -> Tokens:
+    """Return plain means of the pairs, times the longest part's length over the partner's before it was merged."""
     group, left = matching.group, matching.order.shape[1]
-    merged = merge_mean(tokens, group, left)
-    length = tokens.x.float().norm(dim=-1)
-    longest = length.new_zeros(len(group), left).scatter_reduce(1, group, length, "amax")
-    scale = longest / merged.x.float().norm(dim=-1).clamp_min(1e-6)
-    return merged.with_x(merged.x * scale.to(merged.x.dtype).unsqueeze(-1))
+    merged = merge_mean(tokens, group, left, weight=torch.ones_like(tokens.sizes))
+    return _stretched(merged, _longest(tokens, matching) / _lengths(take(tokens.x, matching.order)))
+
+
+def _longest(tokens: Tokens, matching: Matching) -> Tensor:
+    """Return the length of the longest part of each new token, [B, N - r]."""
+    longest = torch.zeros_like(matching.order, dtype=torch.float32)
+    return longest.scatter_reduce(1, matching.group, _lengths(tokens.x), "amax")
+
+
+def _lengths(x: Tensor) -> Tensor:
+    return x.float().norm(dim=-1).clamp_min(1e-6)
+
+
+def _stretched(tokens: Tokens, factor: Tensor) -> Tokens:
+    return tokens.with_x(tokens.x * factor.to(tokens.x.dtype).unsqueeze(-1))
