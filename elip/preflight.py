@@ -95,8 +95,10 @@ def check_weights(model: ModelConfig, unreachable: Callable[[], str | None] | No
     """
     if model.vision.weights not in (None, "timm"):
         require_file(model.vision.weights, "model.vision.weights", ", timm, or null for random ones")
-    if model.text.weights is not None and os.path.exists(model.text.weights):
+    if model.text.weights is not None and os.path.isdir(model.text.weights):
         _check_bert_folder(model.text.weights)
+    elif model.text.weights is not None and os.path.exists(model.text.weights):
+        require_file(model.text.weights, "model.text.weights", ", a folder, or null for random ones")
     missing = [one for one in hub.downloads(model) if not one.is_here()]
     reason = (unreachable or hub.unreachable)() if missing else None
     if reason is not None:
@@ -171,7 +173,7 @@ def require_file(path: str, key: str, otherwise: str = "") -> None:
 
 
 def _check_bert_folder(folder: str) -> None:
-    there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    there = set(os.listdir(folder))
     for names in hub.BERT_FILES:
         if there.isdisjoint(names):
             raise ConfigError(
