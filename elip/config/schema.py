@@ -6,8 +6,12 @@ training in optimiser steps unless a name says otherwise.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
+from elip.config.options import BertOptions, Fits, VitOptions
+
+Named = Annotated[str, Field(min_length=1)]
+"""A name or path, which is not empty."""
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running mean that one step keeps."""
 
@@ -30,29 +34,29 @@ class VisionConfig(Section):
 
     name: str = "vit_base_patch16_224"
     """Any name timm knows whose blocks are the standard pre-norm ones."""
-    image_size: int = Field(256, gt=0)
+    image_size: int = Field(256, gt=0, le=8192)
     """Side of the square input, pixels; position embeddings are resized to it."""
-    weights: str | None = None
+    weights: Named | None = None
     """`timm` for timm's pretrained weights, a checkpoint file, or null for random ones."""
     weights_allow: list[str] = []
     """Names, or beginnings of names, of tensors that may be left over, missing or of another shape."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(Fits(VitOptions))] = {}
     """Passed to `timm.create_model`: patch_size, embed_dim, depth, num_heads, drop_path_rate, ..."""
 
 
 class TextConfig(Section):
     """The text encoder: BERT whose upper layers attend to the image."""
 
-    weights: str | None = None
+    weights: Named | None = None
     """Name or folder that transformers takes pretrained BERT weights and their config from, or a checkpoint file that
     has a BERT in it; null for random ones."""
     weights_allow: list[str] = []
     """Names, or beginnings of names, of tensors that may be left over, missing or of another shape."""
-    tokenizer: str = "bert-base-uncased"
+    tokenizer: Named = "bert-base-uncased"
     """Name, folder or vocab.txt of a BERT WordPiece tokenizer."""
     fusion_layer: int = Field(6, ge=0)
     """Index of the first layer with cross-attention; the ones before it see text only."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(Fits(BertOptions))] = {}
     """Fields of the BERT config that differ from bert-base-uncased: hidden_size, num_hidden_layers, ..."""
 
 
@@ -61,13 +65,14 @@ class ModelConfig(Section):
 
     vision: VisionConfig = VisionConfig()
     text: TextConfig = TextConfig()
-    embed_dim: int = Field(256, gt=0)
+    embed_dim: int = Field(256, gt=0, le=65536)
     """Width E of the joint image-text embedding."""
-    init: str | None = None
+    init: Named | None = None
     """Weights to start from, of any task: a checkpoint or the folder of a run of ours, a published ALBEF or ELIP
     checkpoint, or safetensors; the same as `--init`."""
     init_allow: list[str] = []
-    """Names, or beginnings of names, of weights there that may go unused though that is not expected."""
+    """Names, or beginnings of names, of weights there that may go unused though that is not expected, or of an encoder's
+    that may be missing."""
 
 
 class ReducerConfig(BaseModel):
@@ -104,10 +109,10 @@ class DataConfig(Section):
     """An image that has more, by its header, is refused before it is decoded."""
     exif_orientation: bool | None = None
     """Turn images upright as their EXIF data say; null: yes, but not in grounding, whose boxes fit files as stored."""
-    train: list[str] = []
+    train: list[Named] = []
     """Annotation files, concatenated: JSON lists or JSON-lines; .tar files for shards."""
-    val: list[str] = []
-    test: list[str] = []
+    val: list[Named] = []
+    test: list[Named] = []
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Area of the random training crop, as a share of the image."""
     flip: bool = True
@@ -117,8 +122,8 @@ class DataConfig(Section):
     """Words of a caption kept after cleaning."""
     max_broken_ratio: float = Field(0.0, ge=0, lt=1)
     """Share of unreadable training images to pass over before the run stops; 0 stops at the first."""
-    num_workers: int = Field(4, ge=0)
-    """Loader processes per training process."""
+    num_workers: int = Field(4, ge=0, le=1024)
+    """Loader processes per training process, at most: no more are started than it has CPUs for."""
 
     @field_validator("crop_scale")
     @classmethod
@@ -170,7 +175,7 @@ class TrainConfig(Section):
     compile: bool = False
     device: str = "auto"
     """`auto`: the CUDA device of this process if there is one, else the CPU."""
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, le=2**62)
     log_every: int = Field(50, gt=0)
     """Steps between two log entries."""
     eval_every: int | None = Field(None, gt=0)
@@ -201,6 +206,6 @@ class RunConfig(Section):
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
-    plugins: list[str] = []
+    plugins: list[Named] = []
     """Modules or .py files that register reducers or tasks."""
-    output_dir: str = "runs/default"
+    output_dir: Named = "runs/default"
