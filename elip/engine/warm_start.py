@@ -11,8 +11,10 @@ from elip.errors import CheckpointError
 from elip.models.vision import VisionEncoder
 from elip.models.weights import resize_pos_embed
 from elip.task import Task
+from elip.weights.fitting import counted
 
 _MOMENTUM, _QUEUES = "momentum.", "queues."
+_ENCODERS = ("albef.visual_encoder.", "albef.text_encoder.")
 _LISTED = 8
 
 
@@ -63,7 +65,7 @@ def start_from(task: Task, weights: Weights, allowed: Sequence[str] = (), *, com
     Args:
         task: built; its weights change in place.
         weights: from `elip.engine.weights_file.read_weights`.
-        allowed: names, or beginnings of names, that may be left over, or fit in name only.
+        allowed: names, or beginnings of names, that may be left over, or fit in name only, or be missing of an encoder.
         complete: whether the file must have all the weights of the model, as in an evaluation.
 
     Raises:
@@ -77,6 +79,7 @@ def start_from(task: Task, weights: Weights, allowed: Sequence[str] = (), *, com
     fitting = _fitting(state, own, weights, report)
     _refuse_leftovers(state, own, _Allowed(own, task.expected_leftovers, allowed), weights, report)
     report.new = [name for name in own if name not in fitting]
+    _refuse_gaps(report, fitting, weights, allowed)
     if complete:
         _require_all(report, weights)
     task.load_state_dict(fitting, strict=False)
@@ -171,6 +174,20 @@ def _refuse_leftovers(
 def _begins(name: str, with_one_of: Sequence[str]) -> bool:
     """Return whether a name is one of those given, or is within a module that is."""
     return any(f"{_short(name)}.".startswith(f"{_short(one).rstrip('.')}.") for one in with_one_of)
+
+
+def _refuse_gaps(report: Report, fitting: Mapping[str, Tensor], weights: Weights, allowed: Sequence[str]) -> None:
+    """Raise an error where an encoder is there in part: a deeper one than the file's, say."""
+    there = {_group(name) for name in fitting}
+    gaps = [name for name in report.new if _group(name) in there and _short(name).startswith(_ENCODERS)]
+    gaps = [name for name in gaps if not _begins(name, allowed)]
+    if gaps:
+        groups = ", ".join(dict.fromkeys(_group(name) for name in gaps))
+        raise CheckpointError(
+            f"{weights.path} has only a part of {groups}: {counted([_short(name) for name in gaps], 'missing')}. Check "
+            f"model: and task: of the config, or, to start these from random weights, allow it by name: "
+            f"'model.init_allow=[{groups}]'"
+        )
 
 
 def _require_all(report: Report, weights: Weights) -> None:

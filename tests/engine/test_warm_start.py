@@ -108,6 +108,23 @@ def test_queues_of_another_size_stay_as_they_are_as_a_whole(size: int, tiny: lis
     assert task.model.queues.pointer == 0
 
 
+@pytest.mark.parametrize(
+    "part", ["albef.visual_encoder.blocks.2.", "albef.text_encoder.encoder.layer.1.crossattention."]
+)
+def test_an_encoder_that_is_there_in_part_is_an_error_unless_it_is_allowed_by_name(
+    part: str, pretrained: Weights, digits: Path, tiny: list[str]
+) -> None:
+    task = small_task("ve", small_run("ve", digits, tiny))
+    with pytest.raises(CheckpointError, match=rf"other.pt has only a part of .*missing \({part}.*model.init_allow="):
+        start_from(task, without(pretrained, part))
+    assert start_from(task, without(pretrained, part), [part])
+
+
+def test_a_whole_encoder_may_be_missing(pretrained: Weights, digits: Path, tiny: list[str]) -> None:
+    report = start_from(small_task("ve", small_run("ve", digits, tiny)), without(pretrained, "text_encoder"))
+    assert "albef.text_encoder (" in next(line for line in str(report).splitlines() if "newly initialised" in line)
+
+
 def test_an_unknown_tensor_is_an_error_unless_it_is_allowed_by_name(digits: Path, tiny: list[str]) -> None:
     weights = weights_of(small_task("pretrain", tiny), **{"extra.weight": torch.ones(1), "extra.bias": torch.ones(1)})
     task = small_task("ve", small_run("ve", digits, tiny))
