@@ -54,9 +54,9 @@ def cached_file(
                     f"{source}: what was made from it is damaged at once: {target} ({damage}). Set the environment "
                     "variable ELIP_CACHE to a folder on another disk."
                 )
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter of file systems without locks
         raise DataError(
-            f"{source}: cannot write its index to {cache_folder()} ({error.strerror or error}). Set the "
+            f"{source}: cannot write its index to {cache_folder()} ({error}). Set the "
             "environment variable ELIP_CACHE to a folder with space that you may write to."
         ) from error
     return target

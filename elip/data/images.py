@@ -85,8 +85,8 @@ class ImageFolder:
             stored = _orientation(image) if turned else None
             rgb = to_rgb(image, self.background)
             if turned:
-                return rgb if self.orient else _transposed(rgb, _TURNS_BACK.get(stored))
-            return _transposed(rgb, _TURNS.get(_orientation(image))) if self.orient else rgb
+                return rgb if self.orient else _transposed(rgb, _TURNS_BACK, stored)
+            return _transposed(rgb, _TURNS, _orientation(image)) if self.orient else rgb
 
     def _check_size(self, image: Image.Image) -> None:
         pixels = image.width * image.height
@@ -139,5 +139,5 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _transposed(image: Image.Image, method: Image.Transpose | None) -> Image.Image:
-    return image if method is None else image.transpose(method)
+def _transposed(image: Image.Image, turns: dict[int, Image.Transpose], orientation: int | None) -> Image.Image:
+    return image.transpose(turns[orientation]) if orientation in turns else image

@@ -7,7 +7,7 @@ white; `albef` instead shows the colours that lie under the transparency, as `co
 from typing import Literal, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from elip.errors import DataError
 
@@ -19,7 +19,7 @@ _KEY_SCALE = {"1": 255, "L;2": 85, "L;4": 17}
 """From the levels of a PNG of few bits to those of 8 bits."""
 
 
-def to_rgb(image: Image.Image, background: Background) -> Image.Image:
+def to_rgb(image: ImageFile.ImageFile, background: Background) -> Image.Image:
     """Return an opened picture as RGB.
 
     Args:
@@ -36,11 +36,10 @@ def to_rgb(image: Image.Image, background: Background) -> Image.Image:
         raise DataError("its values have a sign, and nobody knows which is white: save it with 8 or 16 bits without")
     if image.mode == "F" or image.mode.startswith("I"):
         return _from_numbers(image, background, tags)
-    if background == "white" and _has_transparency(image):
-        image = image.convert("LA") if image.mode == "La" else image
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+    if background == "albef" or not _has_transparency(image):
+        return image.convert("RGB")
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB")
 
 
 def _has_transparency(image: Image.Image) -> bool:
@@ -48,7 +47,7 @@ def _has_transparency(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info or palette_has
 
 
-def _scale_colour_key(image: Image.Image) -> None:
+def _scale_colour_key(image: ImageFile.ImageFile) -> None:
     """Put the transparent colour of a PNG, which Pillow gives as it is stored, on the scale of the loaded picture."""
     key = image.info.get("transparency")
     if image.format != "PNG" or key is None or not image.tile:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -34,7 +35,11 @@ def read_number(path: Path) -> int:
 def writes(*texts: str) -> Callable[[Path], None]:
     """Return what makes a file of one text after the other; once more than there are texts is an error."""
     left = list(texts)
-    return lambda target: target.write_text(left.pop(0)) and None
+
+    def write(target: Path) -> None:
+        target.write_text(left.pop(0))
+
+    return write
 
 
 def files(cache: Path, ending: str = "") -> list[str]:
@@ -126,9 +131,13 @@ def test_who_waits_finds_the_damaged_file_made(source: Path) -> None:
 
 def test_a_file_reaches_the_disk_before_it_gets_its_name(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(cache_module.os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
-    monkeypatch.setattr(cache_module.os, "replace", lambda *names: (done.append("replace"), replace(*names)))
+
+    def noted(name: str) -> Callable[..., Any]:
+        call = getattr(os, name)
+        return lambda *args: [done.append(name), call(*args)][1]  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(cache_module.os, "fsync", noted("fsync"))
+    monkeypatch.setattr(cache_module.os, "replace", noted("replace"))
     cached_file(source, ".count", writes("7"), read_number)
     assert done[:2] == ["fsync", "replace"]
 

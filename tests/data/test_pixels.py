@@ -189,7 +189,7 @@ def palette(*indices: int) -> Image.Image:
 def test_palettes_with_transparency_are_laid_on_white(
     file_format: str, transparency: int | bytes | None, expected: list[list[int]]
 ) -> None:
-    options = {} if transparency is None else {"transparency": transparency}
+    options: dict[str, Any] = {} if transparency is None else {"transparency": transparency}
     assert through_file(palette(0, 1, 2), file_format, **options).tolist() == [expected]
 
 
@@ -281,7 +281,7 @@ def frames(*colours: str) -> list[Image.Image]:
 @pytest.mark.parametrize("file_format", ["GIF", "PNG", "TIFF", "WEBP"])
 def test_of_several_pictures_in_a_file_the_first_is_taken(file_format: str) -> None:
     first, *others = frames("red", "lime", "blue")
-    options = {"lossless": True} if file_format == "WEBP" else {}
+    options: dict[str, Any] = {"lossless": True} if file_format == "WEBP" else {}
     pixels = through_file(first, file_format, save_all=True, append_images=others, **options)
     assert pixels.reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
 
