@@ -72,8 +72,8 @@ class VisionLanguageTask(Task):
 
     @classmethod
     def check_run(cls, config: RunConfig, parts: Sequence[str]) -> None:
-        check_data(config, parts)
         check_weights(config.model)
+        check_data(config, parts)
         check_text(config, cls.length_keys)
 
     def create_albef(self, *, projections: bool, mlm_head: MLMHead | None = None) -> Albef:

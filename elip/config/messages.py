@@ -18,6 +18,7 @@ _EXPECTED = {
     "float_type": "a number",
     "finite_number": "a finite number",
     "string_type": "text",
+    "string_too_short": "text that is not empty",
     "none_required": "null",
     "list_type": "a list",
     "tuple_type": "a list",

@@ -138,6 +138,7 @@ def _choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"train.device: {name!r} is no device. Use auto, cpu, cuda or cuda:NUMBER.") from error
     if device.type != "cuda":
+        _try_out(device, name)
         return device
     if not cuda:
         raise ConfigError(f"train.device: {name!r} asks for CUDA, but torch sees no CUDA device. Use auto or cpu.")
@@ -149,6 +150,14 @@ def _choose_device(name: str) -> torch.device:
         )
     torch.cuda.set_device(index)
     return torch.device("cuda", index)
+
+
+def _try_out(device: torch.device, name: str) -> None:
+    """Raise an error for a device that torch knows by name only, on this machine or at all."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError, ImportError, AttributeError) as error:
+        raise ConfigError(f"train.device: nothing can be computed on {name!r} here. Use auto, cpu or cuda.") from error
 
 
 def _prepare_folder(folder: Path) -> None:

@@ -158,9 +158,10 @@ class VisionEncoder(nn.Module):
                 load_timm_weights(_supported(vit), num_classes, config.weights_allow)
         except ElipError:
             raise
-        except (TypeError, AssertionError, OSError, RuntimeError) as error:
+        except (TypeError, AssertionError, OSError, RuntimeError, ValueError, LookupError, ArithmeticError) as error:
+            reason = str(error).partition("\n")[0]
             raise ConfigError(
-                f"model.vision: timm cannot build {config.name!r} with these settings: {error}"
+                f"model.vision: timm cannot build {config.name!r} with these settings: {reason}"
             ) from error
         _check_patches(_supported(vit), config.image_size)
         if config.weights not in (None, "timm"):

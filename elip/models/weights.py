@@ -13,6 +13,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 from transformers import BertConfig
+from transformers.activations import ACT2FN
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -59,13 +60,38 @@ def bert_config(config: TextConfig) -> BertConfig:
     base: dict[str, Any] = {}
     if config.weights is not None:
         base = _from_pretrained(config.weights).to_dict()
-    bert = BertConfig(**{**base, **config.options})
+    try:
+        bert = BertConfig(**{**base, **config.options})
+    except Exception as error:  # transformers has its own, and says there which field is wrong
+        raise ConfigError(f"model.text.options: {' '.join(str(error).split())}") from error
     if not 0 <= config.fusion_layer <= bert.num_hidden_layers:
         raise ConfigError(
             f"model.text.fusion_layer: BERT here has {bert.num_hidden_layers} layers, so the first fusion layer is one "
             f"of 0 to {bert.num_hidden_layers}, got {config.fusion_layer}."
         )
+    _check_shape(bert)
     return bert
+
+
+def _check_shape(bert: BertConfig) -> None:
+    """Raise an error for options that do not fit each other."""
+    for wrong, message in (
+        (
+            bert.hidden_size % bert.num_attention_heads,
+            f"num_attention_heads: {bert.num_attention_heads} heads do not share hidden_size, {bert.hidden_size}, "
+            "evenly; set one to a multiple of the other.",
+        ),
+        (
+            (bert.pad_token_id or 0) >= bert.vocab_size,
+            f"pad_token_id: {bert.pad_token_id} is beyond the {bert.vocab_size} words of vocab_size.",
+        ),
+        (
+            bert.hidden_act not in ACT2FN,
+            f"hidden_act: transformers has no {bert.hidden_act!r}.{did_you_mean(str(bert.hidden_act), ACT2FN)}",
+        ),
+    ):
+        if wrong:
+            raise ConfigError(f"model.text.options.{message}")
 
 
 def load_bert(config: TextConfig, encoder: TextEncoder, mlm_head: MLMHead | None = None) -> None:

@@ -349,7 +349,7 @@ FREE = st.dictionaries(TEXT, PLAIN | st.lists(PLAIN, max_size=2), max_size=3)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     options=FREE,
-    files=st.lists(TEXT, max_size=3),
+    files=st.lists(TEXT.filter(bool), max_size=3),
     lr=st.floats(1e-300, 1e300),
     crop=st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1)),
     clip=st.none() | st.floats(1e-9, 1e9),
