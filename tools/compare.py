@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,14 @@ def read_columns(args: argparse.Namespace, left_out: list[str]) -> Columns:
         found = sorted(path.parent for path in folder.glob("*/config.yaml"))
         if not found:
             raise ConfigError(f"--column: there is no run in {folder}.")
-        columns[name] = _tried({run.name: (lambda run=run: RunFolder(run)) for run in found}, left_out)
+        columns[name] = _tried({run.name: partial(RunFolder, run) for run in found}, left_out)
     splits = {
         row: args.split or common_split(runs[row] for runs in columns.values() if row in runs)
         for row in {row for runs in columns.values() for row in runs}
     }
     outcomes = {
         name: _tried(
-            {row: (lambda run=run, row=row: run.outcome(splits[row], args.metric)) for row, run in runs.items()},
+            {row: partial(run.outcome, splits[row], args.metric) for row, run in runs.items()},
             left_out,
         )
         for name, runs in columns.items()

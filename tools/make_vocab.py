@@ -109,7 +109,7 @@ def _texts_in(item: dict[str, Any]) -> list[str]:
     found = {name: item[name] for name in FIELDS if name in item}
     if not found:
         raise DataError(f"it has none of the fields {', '.join(FIELDS)}; it has: {shorten(list(item))}")
-    texts = []
+    texts: list[str] = []
     for name, value in found.items():
         values = [value] if isinstance(value, str) else value
         if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
