@@ -247,7 +247,7 @@ class TensorBoard:
         writer.add_text("config", f"```yaml\n{self._config}```", self._start)
         # No list of parameters and metrics: TensorBoard would take the first run's for all, else it joins all runs'.
         _, settings, _ = hparams(hyperparameters(YAML(typ="safe").load(self._config) or {}), {})
-        writer.file_writer.add_summary(settings)
+        writer.file_writer.add_summary(settings)  # type: ignore[attr-defined]  # declared as None, but there by now
         return writer
 
     def _event_files(self) -> Iterator[Path]:

@@ -55,14 +55,16 @@ class TextAssignment(nn.Module):
         encoder = self.albef.text_encoder
         text = encoder.encode(ids, mask)
         vision = self.albef.encode_image(image, text[:, 0], **options)
-        similarity = self._similarity(vision.embeds) if pairs is None else None
-        drawn = draw_pairs(similarity) if pairs is None else pairs
+        similarity: Tensor | None = None
+        if pairs is None:
+            similarity = self._similarity(vision.embeds)
+            pairs = draw_pairs(similarity)
         image_kv = encoder.project(vision.embeds, vision.mask)
-        fused = encoder.fuse(text, mask, image_kv, torch.stack([drawn.left, drawn.right]))
+        fused = encoder.fuse(text, mask, image_kv, torch.stack([pairs.left, pairs.right]))
         logits = self.ta_head(fused[:, 0])
         if similarity is not None:  # else only the draw would know that they are not finite, and it does not tell
             logits = logits + (0 * similarity).sum(dim=1, keepdim=True)
-        return Classified(logits, vision), drawn
+        return Classified(logits, vision), pairs
 
     @torch.no_grad()
     def _similarity(self, embeds: Tensor) -> Tensor:
