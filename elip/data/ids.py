@@ -63,9 +63,13 @@ def _check(annotations: Annotations[Any], root: str | Path, seal: Path) -> None:
         ids[index], paths[index] = hash(id_text(item["image_id"])), hash(path)
     clashes = _neighbours(ids, paths)
     if len(clashes):
-        raise _two_pictures(annotations, *clashes[0], len(np.unique(ids[clashes[:, 0]])))
-    doubles = _neighbours(paths, ids)
-    seal.write_text(_two_ids(annotations, *doubles[0], len(np.unique(paths[doubles[:, 0]]))) if len(doubles) else "")
+        first, second = clashes[0].tolist()
+        raise _two_pictures(annotations, first, second, len(np.unique(ids[clashes[:, 0]])))
+    doubles, warning = _neighbours(paths, ids), ""
+    if len(doubles):
+        first, second = doubles[0].tolist()
+        warning = _two_ids(annotations, first, second, len(np.unique(paths[doubles[:, 0]])))
+    seal.write_text(warning, encoding="utf-8")
 
 
 def _neighbours(same: np.ndarray, other: np.ndarray) -> np.ndarray:

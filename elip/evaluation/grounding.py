@@ -67,7 +67,7 @@ def evaluate_grounding(
     )
 
 
-def box_scores(heat: Tensor, size: tuple[int, int], boxes: Sequence[BoxList]) -> list[float]:
+def box_scores(heat: Tensor, size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> list[float]:
     """Return for each box the sum of the map in it, over the root of its area (ALBEF's ranking).
 
     A box counts as far as it is on the picture, and as at least one pixel wide and high; one beside it comes last.

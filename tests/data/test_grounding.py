@@ -17,7 +17,7 @@ from tests.data.conftest import WriteJson
 
 ITEM = {"image": "a.png", "text": "The red one.", "ref_id": 7}
 REF = {"ref_id": 7, "ann_id": 3, "image_id": 5, "split": "testA"}
-INSTANCES = {
+INSTANCES: dict[str, list[Any]] = {
     "images": [{"id": 5, "height": 20, "width": 30}],
     "annotations": [{"id": 3, "bbox": [1, 2, 3, 4]}],
 }

@@ -29,6 +29,6 @@ def test_one_value_an_item_is_checked_too() -> None:
 def test_a_model_with_broken_weights_gets_no_figures_in_any_task(name: str, digits: Path, tiny: list[str]) -> None:
     task = small_task(name, small_run(name, digits, tiny)).eval()
     with torch.no_grad():
-        task.model.albef.visual_encoder.pos_embed.fill_(float("nan"))
+        task.get_parameter("model.albef.visual_encoder.pos_embed").fill_(float("nan"))
         with pytest.raises(ElipError, match=r"are not finite numbers for .* and give no figures"):
             task.evaluate("val", OneProcess())
