@@ -61,24 +61,25 @@ def _check(annotations: Annotations[Any], root: str | Path, seal: Path) -> None:
     for index, item in enumerate(annotations):
         path = picture_path(root, item["image"])
         ids[index], paths[index] = hash(id_text(item["image_id"])), hash(path)
-    clashes = _neighbours(ids, paths)
+    clashes = _disagreeing(ids, paths)
     if len(clashes):
         first, second = clashes[0].tolist()
         raise _two_pictures(annotations, first, second, len(np.unique(ids[clashes[:, 0]])))
-    doubles, warning = _neighbours(paths, ids), ""
+    doubles, warning = _disagreeing(paths, ids), ""
     if len(doubles):
         first, second = doubles[0].tolist()
         warning = _two_ids(annotations, first, second, len(np.unique(paths[doubles[:, 0]])))
     seal.write_text(warning, encoding="utf-8")
 
 
-def _neighbours(same: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return pairs of places [K, 2] that agree in `same` and differ in `other`, the one that ends first in front."""
-    order = np.lexsort((other, same))  # stable: of equal ones the earlier comes first
-    same, other = same[order], other[order]
-    found = np.flatnonzero((same[1:] == same[:-1]) & (other[1:] != other[:-1]))
-    pairs = np.sort(np.stack([order[found], order[found + 1]], axis=1), axis=1)
-    return pairs[np.argsort(pairs[:, 1], kind="stable")]
+def _disagreeing(same: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return [K, 2] the places that differ in `other` from the first one of the same `same`, by place, with that first."""
+    order = np.argsort(same, kind="stable")
+    begins = np.flatnonzero(np.r_[True, same[order][1:] != same[order][:-1]])
+    first = np.repeat(order[begins], np.diff(np.r_[begins, len(order)]))
+    differ = other[order] != other[first]
+    pairs = np.stack([first[differ], order[differ]], axis=1)
+    return pairs[np.argsort(pairs[:, 1])]
 
 
 def _two_pictures(annotations: Annotations[Any], first: int, second: int, count: int) -> DataError:
