@@ -73,7 +73,7 @@ def _check(annotations: Annotations[Any], root: str | Path, seal: Path) -> None:
 
 
 def _disagreeing(same: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return [K, 2] the places that differ in `other` from the first one of the same `same`, by place, with that first."""
+    """Return [K, 2]: a place that agrees in `same` with an earlier one and not in `other`, behind the first such."""
     order = np.argsort(same, kind="stable")
     begins = np.flatnonzero(np.r_[True, same[order][1:] != same[order][:-1]])
     first = np.repeat(order[begins], np.diff(np.r_[begins, len(order)]))
