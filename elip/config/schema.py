@@ -71,8 +71,8 @@ class ModelConfig(Section):
     """Weights to start from, of any task: a checkpoint or the folder of a run of ours, a published ALBEF or ELIP
     checkpoint, or safetensors; the same as `--init`."""
     init_allow: list[str] = []
-    """Names, or beginnings of names, of weights there that may go unused though that is not expected, or that an encoder
-    may lack."""
+    """Names, or beginnings of names, of weights there that may go unused though that is not expected, or be missing of
+    an encoder."""
 
 
 class ReducerConfig(BaseModel):

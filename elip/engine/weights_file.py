@@ -70,7 +70,7 @@ def read_weights(path: Path) -> Weights:
         contents = {"model": contents, "elip": _parsed(metadata["elip"], path)}
     packed = best(unwrapped(unpack(contents, path)), num_known)
     state, others = packed.state, packed.beside
-    of_run = next((each for each in (others, others.get("elip")) if _is_run(each)), {})
+    of_run = others if _is_run(others) else others["elip"] if _is_run(others.get("elip")) else {}
     run = {key: of_run[key] for key in _RUN if key in of_run}
     left_out = tuple(key for key in others if key != "elip" and not (of_run is others and key in _RUN))
     undone = packed.undone[1:] if packed.undone[:1] == (PLAIN,) else packed.undone

@@ -153,9 +153,10 @@ class VisionEncoder(nn.Module):
                 f"model.vision.options.{option}: weights are named by model.vision.weights (timm, or a file)."
             )
         try:
-            vit = timm.create_model(config.name, img_size=config.image_size, num_classes=num_classes, **config.options)
+            size, options = config.image_size, config.options
+            vit = _supported(timm.create_model(config.name, img_size=size, num_classes=num_classes, **options))
             if config.weights == "timm":
-                load_timm_weights(_supported(vit), num_classes, config.weights_allow)
+                load_timm_weights(vit, num_classes, config.weights_allow)
         except ElipError:
             raise
         except (TypeError, AssertionError, OSError, RuntimeError, ValueError, LookupError, ArithmeticError) as error:
@@ -163,7 +164,7 @@ class VisionEncoder(nn.Module):
             raise ConfigError(
                 f"model.vision: timm cannot build {config.name!r} with these settings: {reason}"
             ) from error
-        _check_patches(_supported(vit), config.image_size)
+        _check_patches(vit, config.image_size)
         if config.weights not in (None, "timm"):
             log.info("%s", load_vision_weights(vit, Path(config.weights), config.weights_allow))
         return cls(vit)

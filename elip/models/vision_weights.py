@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -78,7 +78,9 @@ def load_timm_weights(vit: VisionTransformer, num_classes: int, allowed: Sequenc
     )
     conversion = partial(checkpoint_filter_fn, adapt_layer_scale=True)
     try:
-        load_pretrained(vit, vit.pretrained_cfg, num_classes=num_classes, filter_fn=conversion, strict=False)
+        load_pretrained(
+            vit, cast(dict, vit.pretrained_cfg), num_classes=num_classes, filter_fn=conversion, strict=False
+        )
         missing, unused = ([name for keys in told for name in keys[which]] for which in (0, 1))
     finally:
         hook.remove()
