@@ -16,6 +16,7 @@ from elip.errors import ConfigError
 BERT_FILES = (("config.json",), ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"))
 TIMM_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 _SECONDS = 5
+_SUFFIXES = (".bin", ".json", ".pt", ".pth", ".safetensors", ".txt")
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,19 @@ def downloads(model: ModelConfig) -> list[Download]:
     """
     vision, text = model.vision, model.text
     named = [_timm_weights(vision.name)] if vision.weights == "timm" else []
-    if text.weights is not None and not os.path.exists(text.weights):
+    if text.weights is not None and may_be_on_the_hub(text.weights):
         instead = "model.text.weights=FOLDER (null for random ones)"
         named.append(Download("model.text.weights", text.weights, text.weights, BERT_FILES, instead))
-    if not os.path.exists(os.path.expanduser(text.tokenizer)):
+    if may_be_on_the_hub(text.tokenizer):
         instead = "model.text.tokenizer=FOLDER (with a vocab.txt, such as tools/make_vocab.py makes)"
         named.append(Download("model.text.tokenizer", text.tokenizer, text.tokenizer, (VOCABULARY_FILES,), instead))
     return [one for one in named if one is not None]
+
+
+def may_be_on_the_hub(name: str) -> bool:
+    """Return whether a name is none of a file or folder here, and could be one of the hub's."""
+    is_path = name.startswith((".", "~", os.sep)) or name.count("/") > 1 or name.endswith(_SUFFIXES)
+    return not is_path and not os.path.exists(name)
 
 
 def unreachable() -> str | None:

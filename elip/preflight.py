@@ -1,7 +1,8 @@
 """What would stop a run, told before anything is built: the first minutes of a run are the worst time for it.
 
 Sizes that do not fit are found by building the whole task once without memory (on torch's meta device), which takes
-well under a second and asks every constructor; files and downloads are looked for.
+well under a second and asks every constructor; the first evaluation is asked whether it has what it needs; files and
+downloads are looked for.
 """
 
 import os
@@ -38,9 +39,13 @@ def check_run(config: RunConfig, parts: Sequence[str] = TRAINING) -> None:
     Raises:
         ElipError: the message names the key.
     """
-    task: type[Task] = TASKS.get(config.task.name)
-    task.check_run(config, parts)
-    check_size(dry_build(config))
+    TASKS.get(config.task.name).check_run(config, parts)
+    task = dry_build(config)
+    if task is None:
+        return
+    check_size(task)
+    for split in [split for split in task.eval_splits() if split in parts][:1]:
+        task.check_evaluation(split)
 
 
 def dry_build(config: RunConfig) -> Task | None:
@@ -60,9 +65,9 @@ def dry_build(config: RunConfig) -> Task | None:
         return None
 
 
-def check_size(task: Task | None) -> None:
+def check_size(task: Task) -> None:
     """Raise an error if the weights and buffers alone are more than this machine's memory."""
-    if task is None or not hasattr(os, "sysconf"):
+    if not hasattr(os, "sysconf"):
         return
     needed = sum(tensor.numel() * tensor.element_size() for tensor in task.state_dict().values())
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -95,10 +100,8 @@ def check_weights(model: ModelConfig, unreachable: Callable[[], str | None] | No
     """
     if model.vision.weights not in (None, "timm"):
         require_file(model.vision.weights, "model.vision.weights", ", timm, or null for random ones")
-    if model.text.weights is not None and os.path.isdir(model.text.weights):
-        _check_bert_folder(model.text.weights)
-    elif model.text.weights is not None and os.path.exists(model.text.weights):
-        require_file(model.text.weights, "model.text.weights", ", a folder, or null for random ones")
+    if model.text.weights is not None and not hub.may_be_on_the_hub(model.text.weights):
+        _check_bert(model.text.weights)
     missing = [one for one in hub.downloads(model) if not one.is_here()]
     reason = (unreachable or hub.unreachable)() if missing else None
     if reason is not None:
@@ -143,7 +146,7 @@ def check_data(config: RunConfig, parts: Sequence[str]) -> None:
         raise ConfigError("data.train: name at least one file to train on: data.train=[FILE].")
     only_shards = True
     for part in parts:
-        key, paths = f"data.{part}", getattr(data, part)
+        key, paths = f"data.{part}", getattr(data, part, [])
         shards = are_shards(paths, key)
         only_shards &= shards or not paths
         if shards:
@@ -172,14 +175,15 @@ def require_file(path: str, key: str, otherwise: str = "") -> None:
         raise ConfigError(f"{key}: cannot read {path}: permission denied.")
 
 
-def _check_bert_folder(folder: str) -> None:
-    there = set(os.listdir(folder))
+def _check_bert(path: str) -> None:
+    key, otherwise = "model.text.weights", ", a folder with config.json and model.safetensors, or null for random ones"
+    if not os.path.isdir(path):
+        require_file(path, key, otherwise)
+        return
+    there = set(os.listdir(path))
     for names in hub.BERT_FILES:
         if there.isdisjoint(names):
-            raise ConfigError(
-                f"model.text.weights: {folder} has no {names[0]}. Give a folder with {hub.BERT_FILES[0][0]} and "
-                f"{hub.BERT_FILES[1][0]}, or null for random weights."
-            )
+            raise ConfigError(f"{key}: {path} has no {names[0]}. Give {key}=FILE{otherwise}.")
 
 
 def _find_shards(patterns: Sequence[str], key: str) -> None:
