@@ -111,7 +111,7 @@ def test_the_task_of_the_example_trains_evaluates_and_is_costed(digits: Path, ti
     smaller = [override for override in tiny if not override.startswith(own)]
     run("make_matching.py", str(digits))
     run(str(PROJECT / "tools/train.py"), "matching.yaml", *smaller)
-    assert "accuracy" in run(str(PROJECT / "tools/evaluate.py"), "runs/matching")
+    assert "accuracy" in run(str(PROJECT / "tools/evaluate.py"), "runs/matching", "--plugins", "matching.py")
     metrics = json.loads((tmp_path / "runs/matching/eval/val/metrics.json").read_text())
     assert 0 <= metrics["accuracy"] <= 100
     log = [json.loads(line) for line in (tmp_path / "runs/matching/log.jsonl").read_text().splitlines()]
