@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from math import ceil, cos, floor, pi
+from math import ceil, cos, floor, isfinite, pi
 from typing import Any, Literal, TypeAlias
 
 from elip.errors import ElipError, did_you_mean
@@ -274,6 +274,8 @@ def _per_block(name: str, r: Removals, depth: int) -> list[int]:
         raise ElipError(f"reducer {name!r}: r: a line over the blocks is {{mean: R, slope: S}}, got {dict(r)}.")
     mean, slope = r["mean"], r.get("slope", 0.0)
     _check_numbers(name, "r", [mean, slope])
+    if not isfinite(mean):
+        raise ElipError(f"reducer {name!r}: r: mean must be a finite number, got {mean}.")
     if not -1 <= slope <= 1:
         raise ElipError(f"reducer {name!r}: r: slope must be in [-1, 1], got {slope}.")
     first = int(_tidy(mean * (1 - slope)))

@@ -6,6 +6,7 @@ arXiv:2106.02034, section 3.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Literal
 
 import torch
@@ -58,6 +59,9 @@ class DynamicViT(TokenReducer):
         super().__init__()
         if distance not in ("mse", "kl"):
             raise ElipError(f"reducer 'dynamicvit': distance: expected mse or kl, got {distance!r}.")
+        for weight, value in (("ratio_weight", ratio_weight), ("distill_weight", distill_weight)):
+            if not 0 <= value < inf:
+                raise ElipError(f"reducer 'dynamicvit': {weight}: expected a number of 0 or more, got {value}.")
         self.schedule = KeepSchedule(
             "dynamicvit", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio
         )

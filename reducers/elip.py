@@ -30,7 +30,7 @@ class Elip(TokenReducer):
         look_ahead: blocks to run ahead at each stage, the stage's own block included.
         keep_ratio: patches left after each stage, as a share of the image's initial patches, in (0, 1].
         warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
-        text_weight: share of the text in the guide's CLS.
+        text_weight: share of the text in the guide's CLS, in [0, 1].
         full_look_ahead: run the last look-ahead block in full, as the published code does, although only the attention
             row of CLS is used. Same result at a higher price: for measuring that price.
     """
@@ -62,6 +62,8 @@ class Elip(TokenReducer):
                 f"reducer 'elip' mixes the text's [CLS] into the image's, so their widths must be equal: the ViT's is "
                 f"{encoder.width}, the text encoder's {encoder.text_width}. Take encoders of one width."
             )
+        if not 0 <= text_weight <= 1:
+            raise ElipError(f"reducer 'elip': text_weight: expected a share in [0, 1], got {text_weight}.")
         self.text_weight = text_weight
         self.full_look_ahead = full_look_ahead
         self.look_ahead = dict(zip(begin, look_ahead, strict=True))

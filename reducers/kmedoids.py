@@ -60,6 +60,8 @@ class KMedoids(TokenReducer):
                 "reducer 'kmedoids': begin: no block comes before block 0 whose attention could weigh the patches; "
                 "begin at block 1 or later, or set weights=equal."
             )
+        if iterations < 0:
+            raise ElipError(f"reducer 'kmedoids': iterations must be 0 or more, got {iterations}.")
         self.iterations = iterations
         self.by_attention = weights == "attention"
         self.reducing = self.schedule.reducing

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from elip.errors import ElipError
 from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
 from elip.registry import REDUCERS
 from elip.schedule import KeepSchedule, Ratios
@@ -40,6 +41,8 @@ class RandomPruning(TokenReducer):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= seed < 2**63:
+            raise ElipError(f"reducer 'random': seed: expected a whole number from 0 to 2^63 - 1, got {seed}.")
         self.schedule = KeepSchedule(
             "random", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
         )

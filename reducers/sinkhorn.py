@@ -5,7 +5,7 @@ arXiv:2202.01902 (Automation in Construction 144), section 3.3.
 """
 
 from collections.abc import Sequence
-from math import log
+from math import inf, log
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Sinkhorn(SoftClusters):
         eps: float = 1.0,
         iterations: int = 3,
     ) -> None:
-        if eps <= 0 or iterations < 1:
+        if not 0 < eps < inf or iterations < 1:
             raise ElipError(
                 f"reducer 'sinkhorn': eps must be above 0 and iterations at least 1, got {eps} and {iterations}."
             )

@@ -1,7 +1,7 @@
 """TRIPS: the caption's [CLS] asks, in place of the image's, which patches matter.
 
-Jiang et al., "TRIPS: Efficient Vision-and-Language Pre-training with Text-Relevant Image Patch Selection", EMNLP 2022,
-section 3.2.
+Jiang et al., "TRIPS: Efficient Vision-and-Language Pre-training with Text-Relevant Image Patch Selection", EMNLP 2022.
+The authors released no code, and there are no numbers to hold this to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,17 @@ from elip.tokens import Tokens
 class Trips(TokenReducer):
     """Keep the patches that the text's [CLS] attends to, in image order; fuse the others by that attention.
 
-    In a patch-selection block the text's [CLS] goes through the block's own norm and query projection and meets the
-    block's keys of the patches, so that nothing is added to the model. Between attention and MLP the most attended
-    patches are kept and the others fused into one token, last, with weights that add up to 1.
+    From the paper (section 3.2): patch-selection layers inside the ViT, by default the 5th and the 10th block, that
+    keep 70% each (section 4); the text encoder's [CLS] as the query, by the query projection that the block has for its
+    own tokens, so that nothing is added to the model; a softmax over the patches, scaled by the width, the image's CLS
+    left out; the k patches of largest attention kept and the others fused into one token by that attention; all of it
+    trained end to end, so that gradients reach the text through the fused token.
+
+    Ours, where the paper is silent or is read more closely to a ViT's own attention: the text goes through the block's
+    first norm, as all that this projection sees; it meets the block's keys where the paper writes the image's features;
+    heads attend on their own and are averaged; the text itself, and registers, are among the keys, which scales an
+    image's scores alike in a head; selection falls between attention and MLP, as in EViT; k is rounded down, a fused
+    token of an earlier block counts as a patch, and is last; weights of what is fused add up to 1.
 
     Args:
         encoder: the encoder to reduce; its width must be the text encoder's.

@@ -337,6 +337,9 @@ def test_keep_ratios_that_make_no_sense_are_refused_in_words(params: dict[str, A
         ({"means": 4}, "r has no key 'means'. Did you mean 'mean'?"),
         ({"slope": -1}, "r: a line over the blocks is {mean: R, slope: S}, got {'slope': -1}."),
         ({"mean": "x"}, "r: expected numbers, got 'x'."),
+        ({"mean": float("nan")}, "r: mean must be a finite number, got nan."),
+        ({"mean": float("inf")}, "r: mean must be a finite number, got inf."),
+        ({"mean": 4, "slope": float("nan")}, "r: slope must be in [-1, 1], got nan."),
         ({"mean": 4, "slope": 2}, "r: slope must be in [-1, 1], got 2."),
     ],
 )

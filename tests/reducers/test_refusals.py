@@ -70,6 +70,13 @@ def test_a_text_of_another_width_is_refused_by_what_puts_it_into_the_image(name:
     [
         ("dynamicvit", {"distance": "l1"}, "distance: expected mse or kl, got 'l1'"),
         ("sinkhorn", {"eps": 0}, "eps must be above 0 and iterations at least 1, got 0 and 3"),
+        ("dynamicvit", {"ratio_weight": float("nan")}, "ratio_weight: expected a number of 0 or more, got nan"),
+        ("dynamicvit", {"distill_weight": -1.0}, "distill_weight: expected a number of 0 or more, got -1.0"),
+        ("sinkhorn", {"eps": float("nan")}, "eps must be above 0 and iterations at least 1, got nan and 3"),
+        ("elip", {"text_weight": float("nan")}, r"text_weight: expected a share in \[0, 1\], got nan"),
+        ("elip", {"text_weight": 1.5}, r"text_weight: expected a share in \[0, 1\], got 1.5"),
+        ("random", {"seed": 2**64}, r"seed: expected a whole number from 0 to 2\^63 - 1, got 18446744073709551616"),
+        ("kmedoids", {"iterations": -1}, "iterations must be 0 or more, got -1"),
         ("dpcknn", {"neighbors": 0}, "neighbors must be at least 1, got 0"),
         ("kmedoids", {"weights": "cls"}, "weights: expected attention or equal, got 'cls'"),
         ("kmedoids", {"begin": [0], "keep_ratio": [0.5]}, "no block comes before block 0"),
