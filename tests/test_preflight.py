@@ -159,6 +159,32 @@ def test_training_stops_before_anything_is_built_or_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--resume"], "there is no checkpoint in {}/run to go on from. Start without --resume."),
+        (["--resume", "nowhere/best.pt"], "there is no checkpoint nowhere/best.pt."),
+        (["--init", "nowhere.pt"], "nowhere.pt"),
+    ],
+)
+def test_where_a_run_would_start_is_settled_before_building(
+    words: list[str], message: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert train.main([str(PROJECT / "configs/demo/pretrain.yaml"), *tiny, *words]) == 2
+    said = capsys.readouterr().err
+    assert message.format(tmp_path) in said
+    assert said.startswith("error: ")
+
+
+def test_a_folder_that_holds_a_run_is_refused_before_building(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint-00000006.pt").touch()
+    assert train.main([str(PROJECT / "configs/demo/pretrain.yaml"), *tiny]) == 2
+    assert "holds a run already (its last checkpoint is checkpoint-00000006.pt)" in capsys.readouterr().err
+
+
 FULL = ModelConfig(
     vision=VisionConfig(name="deit_base_patch16_224", weights="timm"), text=TextConfig(weights="bert-base-uncased")
 )

@@ -12,6 +12,7 @@ from elip.config import load_config
 from elip.config.describe import help_on, listing, shipped_configs
 from elip.efficiency.evaluation import EvaluationCost
 from elip.efficiency.running import RunningCost
+from elip.engine import checkpoint
 from elip.engine.runtime import start_run
 from elip.engine.trainer import Trainer
 from elip.engine.warm_start import start_from
@@ -97,14 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     check_run(config)
     with start_run(config, exclusive=True) as run:
-        weights = read_weights(Path(config.model.init)) if config.model.init and args.resume is False else None
+        start = checkpoint.starting_point(run.output_dir, args.resume)
+        weights = read_weights(Path(config.model.init)) if config.model.init and start is None else None
         task = TASKS.build(config.task.name, config)
         if weights is not None:
             logging.getLogger(__name__).info("%s", start_from(task, weights, config.model.init_allow))
             del weights
         task = task.to(run.device)
         costs = RunningCost(task).figures, EvaluationCost(task).figures
-        outcome = Trainer(task, config, run, *costs).fit(args.resume)
+        outcome = Trainer(task, config, run, *costs).fit(start or False)
         logging.getLogger(__name__).info("%s", _summary(outcome, run.output_dir))
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elip.distributed import share
 from elip.engine.files import write_atomically, writing
 from elip.errors import CheckpointError, ElipError
 from elip.weights.reading import DamagedError, read_pickled
@@ -96,6 +97,31 @@ def find(path: Path) -> Path:
     return last
 
 
+def starting_point(folder: Path, resume: bool | Path) -> Path | None:
+    """Return the checkpoint that a run in `folder` goes on from, on every process; None for one that starts anew.
+
+    Args:
+        folder: output folder of the run.
+        resume: go on from the last checkpoint in there, or from the given one (a folder: its last).
+
+    Raises:
+        ElipError: there is no such checkpoint, or a run that starts anew finds another one's there.
+    """
+    given = resume if isinstance(resume, Path) else None
+    if given is not None and not os.path.isdir(given):
+        _require(given)
+        return given
+    last = share(latest(given or folder))
+    if resume is False and last is not None:
+        raise ElipError(
+            f"{folder} holds a run already (its last checkpoint is {last.name}). Go on with it by --resume, or choose "
+            "another folder with output_dir=..."
+        )
+    if resume is not False and last is None:
+        raise CheckpointError(f"there is no checkpoint in {given or folder} to go on from. Start without --resume.")
+    return last
+
+
 def load(path: Path) -> dict[str, Any]:
     """Return the contents of a checkpoint, on the CPU.
 
@@ -116,13 +142,18 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it holds something else.
     """
-    if not os.path.lexists(path) and os.path.isdir(path.parent):
-        there = ", ".join(p.name for p in in_order(path.parent))
-        raise CheckpointError(f"there is no checkpoint {path}." + (f" In that folder are: {there}." if there else ""))
+    _require(path)
     try:
         return read_pickled(path)
     except DamagedError as error:
         raise DamagedError(f"{error}{_way_out(path)}") from error
+
+
+def _require(path: Path) -> None:
+    """Raise an error that lists the checkpoints of the folder unless there is something at `path`."""
+    if not os.path.lexists(path):
+        there = ", ".join(p.name for p in in_order(path.parent)) if os.path.isdir(path.parent) else ""
+        raise CheckpointError(f"there is no checkpoint {path}." + (f" In that folder are: {there}." if there else ""))
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

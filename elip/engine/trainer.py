@@ -24,7 +24,7 @@ from elip.engine.results import IN_TRAINING, write_pictures, write_result
 from elip.engine.rng import rng_state, set_rng_state
 from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
-from elip.errors import CheckpointError, ElipError
+from elip.errors import CheckpointError
 from elip.task import Batch, EvalResult, Progress, Task
 
 Evaluation = dict[str, Any]
@@ -124,29 +124,13 @@ class Trainer:
 
     def _begin(self, resume: bool | Path) -> None:
         folder = self._run.output_dir
-        last = share(checkpoint.latest(folder))
-        if resume is False:
-            if last is not None:
-                raise ElipError(
-                    f"{folder} holds a run already (its last checkpoint is {last.name}). Go on with it by --resume, or "
-                    "choose another folder with output_dir=..."
-                )
-        else:
-            self._resume(self._find(resume, last))
+        start = checkpoint.starting_point(folder, resume)
+        if start is not None:
+            self._resume(start)
         on_first_rank(lambda: save_config(self._config, folder / "config.yaml"))
         for split in self._task.eval_splits()[:1]:
             self._task.check_evaluation(split)
         on_first_rank(lambda: self._task.inspect_training_data(self._dataset))
-
-    def _find(self, resume: bool | Path, last: Path | None) -> Path:
-        folder = self._run.output_dir
-        if isinstance(resume, Path) and not resume.is_dir():
-            return resume
-        if isinstance(resume, Path):
-            folder, last = resume, share(checkpoint.latest(resume))
-        if last is None:
-            raise CheckpointError(f"there is no checkpoint in {folder} to go on from. Start without --resume.")
-        return last
 
     def _resume(self, path: Path) -> None:
         contents = checkpoint.load(path)
