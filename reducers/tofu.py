@@ -1,7 +1,7 @@
 """ToFu: prune similar patches in early blocks, merge them with their length kept in late ones.
 
-Kim et al., "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, arXiv:2312.01026. The
-authors released no code. There is a reading of the paper by others, in the authors' implementation of PiToMe, whose
+Kim et al., "Token Fusion: Bridging the Gap between Token Pruning and Token Merging", WACV 2024, arXiv:2312.01026. No
+code by the authors was found. There is a reading of the paper by others, in the public implementation of PiToMe, whose
 numbers `length="partner"` is held to.
 """
 

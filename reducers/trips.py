@@ -1,7 +1,7 @@
 """TRIPS: the caption's [CLS] asks, in place of the image's, which patches matter.
 
 Jiang et al., "TRIPS: Efficient Vision-and-Language Pre-training with Text-Relevant Image Patch Selection", EMNLP 2022.
-The authors released no code, and there are no numbers to hold this to.
+No code by the authors was found, so that there are no numbers to hold this to.
 """
 
 from collections.abc import Mapping, Sequence
