@@ -23,6 +23,8 @@ from elip.models.weights import bert_config
 from elip.registry import TASKS
 from elip.task import Task
 
+SPLITS = ("test", "val")
+"""What can be evaluated, the one first that is by default."""
 TRAINING = ("train", "val", "test")
 """The parts of the data that training reads, or that come after it."""
 BERT_BASE = "bert-base-uncased"

@@ -18,6 +18,7 @@ from elip.engine.runtime import start_run
 from elip.engine.warm_start import start_from
 from elip.engine.weights_file import Weights, read_weights
 from elip.errors import CheckpointError, ConfigError
+from elip.preflight import SPLITS, check_run, without_weights
 from elip.registry import TASKS
 from tools.cli import user_errors
 
@@ -75,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = with_plugins(args.overrides, args.plugins)
     config = choose_config(weights, args.config, overrides)
     place = Path(config.output_dir) if read_overrides(overrides).sets(("output_dir",)) else path.parent
+    config = without_weights(config)  # all of them are in the checkpoint
+    check_run(config, [args.split] if args.split else [split for split in SPLITS if getattr(config.data, split)][:1])
     with start_run(config.model_copy(update={"output_dir": str(args.out or place)})) as run:
         task = TASKS.build(config.task.name, config)
         if args.config is None:

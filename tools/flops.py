@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from elip.config import load_config
-from elip.config.schema import ReducerConfig, RunConfig
+from elip.config.schema import ReducerConfig
 from elip.data.images import ImageFolder
 from elip.efficiency.pictures import Pictures, find_pictures
 from elip.efficiency.properties import measure_properties
@@ -18,6 +18,7 @@ from elip.efficiency.subjects import BASELINE, PlainVit, Subject, TaskModel, wit
 from elip.efficiency.tables import LEGEND, Table, as_markdown, as_text, tables
 from elip.efficiency.vision import NOISE_IMAGES
 from elip.errors import ConfigError, ElipError
+from elip.preflight import without_weights
 from elip.registry import REDUCERS, load_plugins
 from tools.cli import STDOUT, user_errors, write
 
@@ -31,8 +32,6 @@ EPILOG = """examples:
   python tools/flops.py --config configs/pretrain.yaml model.vision.image_size=384 --reducer elip --reducer random
 """
 ALL = "all"
-BERT_BASE = "bert-base-uncased"
-"""Pretrained weights for the shape that BERT has by default."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -140,17 +139,7 @@ def subject_of(args: argparse.Namespace) -> Subject:
     args.folder = ImageFolder.configured(config.data)
     if args.image_root:
         args.folder = replace(args.folder, root=args.image_root)
-    return TaskModel(config if args.data else random_weights(config), str(args.config))
-
-
-def random_weights(config: RunConfig) -> RunConfig:
-    """Return the config without pretrained weights that might be downloaded: random ones cost the same."""
-    vision, text = config.model.vision, config.model.text
-    encoders = {
-        "vision": vision.model_copy(update={"weights": None}),
-        "text": text.model_copy(update={"weights": None}) if text.weights == BERT_BASE else text,
-    }
-    return config.model_copy(update={"model": config.model.model_copy(update=encoders)})
+    return TaskModel(config if args.data else without_weights(config), str(args.config))
 
 
 class Report:

@@ -18,7 +18,7 @@ from elip.engine.trainer import Trainer
 from elip.engine.warm_start import start_from
 from elip.engine.weights_file import read_weights
 from elip.errors import ConfigError
-from elip.preflight import check_run
+from elip.preflight import check_run, without_weights
 from elip.registry import REDUCERS, TASKS
 from tools.cli import user_errors
 
@@ -96,11 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _shows(args) or config is None:
         print(_shown(args), end="")
         return 0
-    check_run(config)
+    built = without_weights(config) if args.resume else config  # a checkpoint has weights of its own
+    check_run(built)
     with start_run(config, exclusive=True) as run:
         start = checkpoint.starting_point(run.output_dir, args.resume)
         weights = read_weights(Path(config.model.init)) if config.model.init and start is None else None
-        task = TASKS.build(config.task.name, config)
+        task = TASKS.build(config.task.name, built)
         if weights is not None:
             logging.getLogger(__name__).info("%s", start_from(task, weights, config.model.init_allow))
             del weights
