@@ -76,7 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = with_plugins(args.overrides, args.plugins)
     config = choose_config(weights, args.config, overrides)
     place = Path(config.output_dir) if read_overrides(overrides).sets(("output_dir",)) else path.parent
-    config = without_weights(config)  # all of them are in the checkpoint
     check_run(config, [args.split] if args.split else [split for split in SPLITS if getattr(config.data, split)][:1])
     with start_run(config.model_copy(update={"output_dir": str(args.out or place)})) as run:
         task = TASKS.build(config.task.name, config)
@@ -120,21 +119,15 @@ def with_plugins(overrides: list[str], plugins: list[str]) -> list[str]:
 def choose_config(weights: Weights, file: Path | None, overrides: list[str]) -> RunConfig:
     """Return the config in the file given, else that of the run that the weights are from.
 
-    The image encoder's own pretrained weights are left out of it: those that are evaluated replace all of them.
+    Pretrained weights are left out of it, which may lie on another machine: those that are evaluated replace them.
     """
     if file is not None:
-        return without_pretrained(load_config(file, overrides))
+        return without_weights(load_config(file, overrides))
     if not weights.run:
         raise CheckpointError(
             f"{weights.path} does not tell the config of its run. Name one for its task, e.g. --config configs/ve.yaml"
         )
-    return without_pretrained(config_from_dict(weights.run["config"], str(weights.path), overrides))
-
-
-def without_pretrained(config: RunConfig) -> RunConfig:
-    """Return the config without the image encoder's pretrained weights, which may lie on another machine."""
-    vision = config.model.vision.model_copy(update={"weights": None})
-    return config.model_copy(update={"model": config.model.model_copy(update={"vision": vision})})
+    return without_weights(config_from_dict(weights.run["config"], str(weights.path), overrides))
 
 
 def choose_split(asked: str | None, known: list[str]) -> str:

@@ -17,7 +17,6 @@ from elip.engine.weights_file import read_weights
 from elip.errors import ConfigError
 from elip.models.alignment import AlignmentModel
 from elip.models.grad_cam import matching_map
-from elip.preflight import without_weights
 from elip.registry import TASKS
 from elip.task import Task
 from elip.vision_language import VisionLanguageTask
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = checkpoint.find(args.checkpoint)
     weights = read_weights(path)
     config = choose_config(weights, None, with_plugins(args.overrides, args.plugins))
-    task = TASKS.build(config.task.name, without_weights(config))
+    task = TASKS.build(config.task.name, config)
     checkpoint.load_weights(task, weights.state, path)
     sheet = draw(task.eval(), args.pair, args.heat)
     write_picture(sheet, args.out)
