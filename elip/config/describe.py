@@ -127,7 +127,7 @@ def _first_comment(path: Path) -> str:
 
 
 def _sections() -> Iterator[Section]:
-    for place, model in _models(RunConfig):
+    for place, model in models(RunConfig):
         if model is TaskConfig:
             for name in TASKS.names():
                 yield Section(place, name, _summary(TASKS.get(name)), _task_keys(name))
@@ -139,12 +139,13 @@ def _sections() -> Iterator[Section]:
             yield Section(place, "", _summary(model), _model_keys(model))
 
 
-def _models(model: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+def models(model: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], type[BaseModel]]]:
+    """Yield the place of every section of a config, and what it is made of."""
     yield place, model
     for name, field in model.model_fields.items():
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _models(inner, (*place, name))
+                yield from models(inner, (*place, name))
 
 
 def _task_keys(name: str) -> tuple[Key, ...]:
