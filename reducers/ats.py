@@ -9,10 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer, require_class_token
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    KeepSchedule,
+    Needs,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    require_class_token,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("ats")
@@ -28,7 +36,7 @@ class AdaptiveTokenSampling(TokenReducer):
         encoder: the encoder to reduce; it needs a class token.
         begin: blocks to sample in, counted from 0.
         keep_ratio: patches left at most after each, as a share of the image's initial patches, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Fayyaz et al., ECCV 2022, arXiv:2111.15667"

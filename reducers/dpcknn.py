@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
-from elip.merging import distances, merge_mean
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction import (
+    EncoderInfo,
+    KeepSchedule,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    distances,
+    merge_mean,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("dpcknn")
@@ -32,7 +38,7 @@ class DpcKnn(TokenReducer):
         neighbors: k, nearest patches, itself among them, that the density is taken from.
         scored: weigh patches in their cluster's mean by a learned importance, exp(linear), as the paper does; all alike
             otherwise, without parameters.
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Zeng et al., CVPR 2022, arXiv:2204.08680"

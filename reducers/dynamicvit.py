@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.errors import ElipError
-from elip.reducer import AttentionFunction, EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction import AttentionFunction, EncoderInfo, KeepSchedule, Ratios, ReductionContext, TokenReducer, Tokens
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 EPS = 1e-6
 """Keeps masked attention defined and differentiable (section 3.3)."""

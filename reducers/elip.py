@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 
 from elip.errors import ElipError
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer, require_class_token
+from elip.reduction import (
+    EncoderInfo,
+    KeepSchedule,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    require_class_token,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("elip")
@@ -29,7 +35,7 @@ class Elip(TokenReducer):
         begin: blocks to reduce in front of, counted from 0.
         look_ahead: blocks to run ahead at each stage, the stage's own block included.
         keep_ratio: patches left after each stage, as a share of the image's initial patches, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
         text_weight: share of the text in the guide's CLS, in [0, 1].
         full_look_ahead: run the last look-ahead block in full, as the published code does, although only the attention
             row of CLS is used. Same result at a higher price: for measuring that price.

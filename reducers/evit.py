@@ -7,10 +7,18 @@ arXiv:2202.07800, section 3.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer, require_class_token
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    KeepSchedule,
+    Needs,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    require_class_token,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("evit")
@@ -25,7 +33,7 @@ class EViT(TokenReducer):
         begin: blocks to reduce in, counted from 0.
         keep_ratio: share of the patch tokens that arrive at each of them that is kept, rounded up, in (0, 1].
         fuse: append the fused token; otherwise the patches that are not kept are dropped.
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`), as EViT is trained (section 3.3);
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`), as EViT is trained (section 3.3);
             None for in full from the start.
     """
 

@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from elip.errors import ElipError
-from elip.merging import distances
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    KeepSchedule,
+    Needs,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    distances,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("kmedoids")
@@ -32,7 +39,7 @@ class KMedoids(TokenReducer):
         weights: attention paid to each patch in the block before, summed over heads and queries, which also picks the
             first medoids; or equal, where the first medoids are patches far from each other.
         first_medoid: with equal weights, the place of each stage's very first medoid: one number, or one a stage.
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Marin et al., 2021, arXiv:2110.03860"

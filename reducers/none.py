@@ -1,6 +1,6 @@
 """The ALBEF baseline: every patch token goes through every block."""
 
-from elip.reducer import EncoderInfo, NoReduction
+from elip.reduction import EncoderInfo, NoReduction
 from elip.registry import REDUCERS
 
 

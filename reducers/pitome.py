@@ -13,11 +13,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elip.errors import ElipError, did_you_mean
-from elip.merging import Matching, best_pairs, merge_mean
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    KeepSchedule,
+    Matching,
+    Needs,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    best_pairs,
+    merge_mean,
+    take,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens, take
 
 FORMS = ("pitome", "bsm", "text")
 """How patches are split in two halves; `energy_matching` says it."""
@@ -50,7 +60,7 @@ class PiToMe(TokenReducer):
         margin: similarity from which patches count as alike, in [-1, 1): of the first block, falling in a line to 0
             over the encoder's depth, or a list, one for each block of `begin`.
         proportional: add the logarithm of each token's size to its attention logits.
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Tran et al., NeurIPS 2024, arXiv:2405.16148"

@@ -6,11 +6,8 @@ from math import floor, sqrt
 import torch
 from torch import Tensor
 
-from elip.merging import merge_mean
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction import EncoderInfo, KeepSchedule, Ratios, ReductionContext, TokenReducer, Tokens, merge_mean
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("pool")

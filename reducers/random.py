@@ -6,10 +6,8 @@ from typing import Any
 import torch
 
 from elip.errors import ElipError
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction import EncoderInfo, KeepSchedule, Ratios, ReductionContext, TokenReducer, Tokens
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("random")
@@ -23,7 +21,7 @@ class RandomPruning(TokenReducer):
         encoder: the encoder to reduce.
         begin: blocks to prune in front of, counted from 0.
         keep_ratio: patches left after each, as a share of the image's initial patches, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
         seed: picks the places kept in evaluation.
     """
 

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elip.clusters import SoftClusters
 from elip.errors import ElipError
-from elip.reducer import EncoderInfo
+from elip.reduction import EncoderInfo, Ratios, SoftClusters
 from elip.registry import REDUCERS
-from elip.schedule import Ratios
 
 
 @REDUCERS.register("sinkhorn")

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from elip.clusters import SoftClusters
-from elip.reducer import EncoderInfo
+from elip.reduction import EncoderInfo, Ratios, SoftClusters
 from elip.registry import REDUCERS
-from elip.schedule import Ratios
 
 
 @REDUCERS.register("sit")

@@ -12,11 +12,22 @@ import torch
 from torch import Tensor
 
 from elip.errors import ElipError
-from elip.merging import Matching, bipartite_matching, clamped, merge_mean
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    Matching,
+    Needs,
+    ReductionContext,
+    Removals,
+    RemovalSchedule,
+    TokenReducer,
+    Tokens,
+    bipartite_matching,
+    clamped,
+    merge_mean,
+    take,
+)
 from elip.registry import REDUCERS
-from elip.schedule import Removals, RemovalSchedule
-from elip.tokens import Tokens, take
 
 
 @REDUCERS.register("tofu")
@@ -39,7 +50,7 @@ class ToFu(TokenReducer):
         merge_from: first block that merges; the blocks before it prune. None for half the depth.
         length: of a merged token: longest, that of its longest part (the paper's MLERP); or partner, as above.
         proportional: add the logarithm of each token's size to its attention logits.
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Kim et al., WACV 2024, arXiv:2312.01026"

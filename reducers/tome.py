@@ -8,11 +8,20 @@ from typing import Any
 
 from torch import Tensor
 
-from elip.merging import bipartite_matching, clamped, merge_mean
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    Needs,
+    ReductionContext,
+    Removals,
+    RemovalSchedule,
+    TokenReducer,
+    Tokens,
+    bipartite_matching,
+    clamped,
+    merge_mean,
+)
 from elip.registry import REDUCERS
-from elip.schedule import Removals, RemovalSchedule
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("tome")
@@ -27,7 +36,7 @@ class ToMe(TokenReducer):
         r: tokens to remove in each block: one number, one a block, or `{mean, slope}` (appendix D); in no block more
             than half of them go.
         proportional: add the logarithm of each token's size to its attention logits (section 3, eq. 1).
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Bolya et al., ICLR 2023, arXiv:2210.09461"

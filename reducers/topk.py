@@ -7,10 +7,18 @@ arXiv:2308.04657, section 3.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext, TokenReducer, require_class_token
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    KeepSchedule,
+    Needs,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    require_class_token,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("topk")
@@ -23,7 +31,7 @@ class TopK(TokenReducer):
         encoder: the encoder to reduce; it needs a class token.
         begin: blocks to prune in, counted from 0.
         keep_ratio: patches left after each, as a share of the image's initial patches, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Haurum et al., ICCVW 2023, arXiv:2308.04657"

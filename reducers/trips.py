@@ -11,10 +11,17 @@ import torch
 from torch import Tensor
 
 from elip.errors import ElipError
-from elip.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer, require_class_token
+from elip.reduction import (
+    AttentionFacts,
+    EncoderInfo,
+    KeepSchedule,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    require_class_token,
+)
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("trips")
@@ -37,7 +44,7 @@ class Trips(TokenReducer):
         encoder: the encoder to reduce; its width must be the text encoder's.
         begin: patch-selection blocks, counted from 0.
         keep_ratio: share of the patch tokens that arrive at each of them that is kept, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.schedule.Warmup`); None for in full from the start.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Jiang et al., EMNLP 2022, aclanthology.org/2022.emnlp-main.273"

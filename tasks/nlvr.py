@@ -10,14 +10,14 @@ from typing import Literal
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from elip.classification import FusedClassificationConfig, FusedClassificationTask
 from elip.data.datasets import usable_caption
 from elip.data.labelled import Labelled
 from elip.models.albef import Albef
 from elip.models.pair_text import PairTextEncoder
-from elip.models.surgery import double_fusion_layers
 from elip.registry import TASKS
-from elip.vision_language import PRETRAINING_ONLY
+from elip.task.classification import FusedClassificationConfig, FusedClassificationTask
+from elip.task.vision_language import PRETRAINING_ONLY
+from elip.weights.surgery import double_fusion_layers
 
 LABELS = ("False", "True")
 

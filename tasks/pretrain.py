@@ -9,19 +9,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from elip.alignment import AlignmentConfig, AlignmentTask
 from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
 from elip.data.datasets import PretrainDataset, PretrainItem
 from elip.data.shards import ShardedPretrainStream, are_shards, find_shards
-from elip.models.alignment import MomentumFeatures
+from elip.models.contrastive import MomentumFeatures
 from elip.models.text import MLMHead
-from elip.models.weights import bert_config
 from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
 from elip.objectives.itm import itm_loss
 from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
+from elip.task.alignment import AlignmentConfig, AlignmentTask
+from elip.weights.bert import bert_config
 
 
 class PretrainConfig(AlignmentConfig):

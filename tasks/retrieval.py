@@ -5,11 +5,11 @@ Li et al., "Align before Fuse", NeurIPS 2021, section 5; Flickr30K (Young et al.
 
 from pydantic import Field
 
-from elip.alignment import PairFinetuningConfig, PairFinetuningTask
 from elip.data.datasets import usable_caption
 from elip.data.retrieval import Described, RetrievalItem
 from elip.registry import TASKS
 from elip.task import EvalResult, Evaluator
+from elip.task.alignment import PairFinetuningConfig, PairFinetuningTask
 
 
 class RetrievalConfig(PairFinetuningConfig):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
-from elip.schedule import KeepSchedule, Ratios, RemovalSchedule
+from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.schedule import KeepSchedule, Ratios, RemovalSchedule
+from elip.reduction.tokens import Tokens, take
 from elip.testing import CHECKS, Trial, check_reducer
-from elip.tokens import Tokens, take
 
 
 class Longest(TokenReducer):

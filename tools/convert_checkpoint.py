@@ -7,10 +7,10 @@ from typing import get_args
 
 import torch
 
-from elip.engine.weights_file import MODEL, Form, Weights, read_weights, write_weights
 from elip.errors import CheckpointError
-from elip.models.names import to_albef
 from elip.registry import TASKS
+from elip.weights.files import MODEL, Form, Weights, read_weights, write_weights
+from elip.weights.names import to_albef
 from tools.cli import user_errors
 
 EPILOG = """A name that ends in .safetensors is read or written as safetensors, any other as a pickled dict with the

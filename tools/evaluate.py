@@ -15,11 +15,11 @@ from elip.engine import checkpoint
 from elip.engine.evaluator import evaluate
 from elip.engine.results import write_pictures, write_result
 from elip.engine.runtime import start_run
-from elip.engine.warm_start import start_from
-from elip.engine.weights_file import Weights, read_weights
 from elip.errors import CheckpointError, ConfigError
-from elip.preflight import SPLITS, check_run, without_weights
 from elip.registry import TASKS
+from elip.task.preflight import SPLITS, check_run, without_weights
+from elip.weights.files import Weights, read_weights
+from elip.weights.warm_start import start_from
 from tools.cli import user_errors
 
 EPILOG = """examples:

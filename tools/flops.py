@@ -18,8 +18,8 @@ from elip.efficiency.subjects import BASELINE, PlainVit, Subject, TaskModel, wit
 from elip.efficiency.tables import LEGEND, Table, as_markdown, as_text, tables
 from elip.efficiency.vision import NOISE_IMAGES
 from elip.errors import ConfigError, ElipError
-from elip.preflight import without_weights
 from elip.registry import REDUCERS, load_plugins
+from elip.task.preflight import without_weights
 from tools.cli import STDOUT, user_errors, write
 
 EPILOG = """examples:

@@ -15,11 +15,11 @@ from elip.efficiency.running import RunningCost
 from elip.engine import checkpoint
 from elip.engine.runtime import start_run
 from elip.engine.trainer import Trainer
-from elip.engine.warm_start import start_from
-from elip.engine.weights_file import read_weights
 from elip.errors import ConfigError
-from elip.preflight import check_run, without_weights
 from elip.registry import REDUCERS, TASKS
+from elip.task.preflight import check_run, without_weights
+from elip.weights.files import read_weights
+from elip.weights.warm_start import start_from
 from tools.cli import user_errors
 
 EPILOG = """examples:

@@ -13,14 +13,14 @@ from elip.data.datasets import usable_caption
 from elip.data.messages import located
 from elip.engine import checkpoint
 from elip.engine.results import write_picture
-from elip.engine.weights_file import read_weights
 from elip.errors import ConfigError
-from elip.models.alignment import AlignmentModel
+from elip.models.contrastive import AlignmentModel
 from elip.models.grad_cam import matching_map
 from elip.registry import TASKS
+from elip.sheets import Example, examples_sheet, kept_patches_sheet
 from elip.task import Task
-from elip.vision_language import VisionLanguageTask
-from elip.visualize import Example, examples_sheet, kept_patches_sheet
+from elip.task.vision_language import VisionLanguageTask
+from elip.weights.files import read_weights
 from tools.cli import user_errors
 from tools.evaluate import add_plugins, choose_config, with_plugins
 

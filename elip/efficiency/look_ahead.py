@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from elip.models.vision import VisionEncoder
-from elip.reducer import Blocks
+from elip.reduction.reducer import Blocks
 
 
 class LookAhead(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from elip.efficiency.vision import VisionCost
 from elip.errors import ElipError
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 
 DIGITS = 4
 """Decimals of the parameters that are found: a ten-thousandth of the patches is less than one of them."""

@@ -8,7 +8,7 @@ from elip.efficiency.memory import saved_bytes
 from elip.efficiency.state import undisturbed
 from elip.efficiency.vision import Classifier
 from elip.models.vision import VisionEncoder
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from elip.efficiency.count import count_macs
 from elip.efficiency.state import encoders_of, undisturbed, unreduced
 from elip.models.momentum import MomentumTwins
 from elip.models.vision import BlockTokens, VisionEncoder, VisionOutput
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 
 IMAGES = 4
 """Images of a batch to take the mean over where costs differ between images."""

@@ -18,9 +18,9 @@ from elip.efficiency.vision import VisionCost, vision_cost
 from elip.errors import ConfigError, did_you_mean
 from elip.models.albef import build_reducer
 from elip.models.vision import VisionEncoder
-from elip.models.weights import bert_config
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from elip.registry import REDUCERS, TASKS
+from elip.weights.bert import bert_config
 
 BASELINE = "none"
 """The reducer that keeps all tokens."""

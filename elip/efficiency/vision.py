@@ -14,7 +14,7 @@ from elip.efficiency.count import Work, count_macs
 from elip.efficiency.look_ahead import LookAhead, looking_ahead_through
 from elip.efficiency.state import device_of, undisturbed
 from elip.models.vision import BlockTokens, VisionEncoder, VisionOutput
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 
 NOISE_IMAGES = 8
 """Pictures of noise that stand for a data set where costs differ between images and none is given."""

@@ -12,9 +12,9 @@ from elip.config.schema import ModelConfig, ReducerConfig
 from elip.errors import ConfigError
 from elip.models.text import TextEncoder
 from elip.models.vision import VisionEncoder, VisionOutput
-from elip.models.weights import bert_config
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from elip.registry import REDUCERS
+from elip.weights.bert import bert_config
 
 
 class Albef(nn.Module):
@@ -53,7 +53,7 @@ class Albef(nn.Module):
         eval_reducer: ReducerConfig | None = None,
         projections: bool = True,
     ) -> "Albef":
-        """Return a new model as the config describes it; pretrained BERT is loaded by `elip.models.weights`."""
+        """Return a new model as the config describes it; pretrained BERT is loaded by `elip.weights.bert`."""
         bert = bert_config(model.text)
         if model.text.fusion_layer == bert.num_hidden_layers:
             raise ConfigError(

@@ -6,8 +6,8 @@ Selvaraju et al., "Grad-CAM", ICCV 2017, on attention as in ALBEF (Li et al., Ne
 import torch
 from torch import Tensor
 
-from elip.models.alignment import AlignmentModel
-from elip.tokens import Tokens
+from elip.models.contrastive import AlignmentModel
+from elip.reduction.tokens import Tokens
 
 
 @torch.enable_grad()

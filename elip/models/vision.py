@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError, did_you_mean
-from elip.models.attention import AttentionFacts, cls_attention_row, self_attention
-from elip.models.vision_weights import load_timm_weights, load_vision_weights
-from elip.reducer import Blocks, EncoderInfo, Needs, NoReduction, ReductionContext, TokenReducer
-from elip.tokens import Tokens
+from elip.hosts.attention import AttentionFacts, cls_attention_row, self_attention
+from elip.reduction.reducer import Blocks, EncoderInfo, Needs, NoReduction, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
+from elip.weights.vit import load_timm_weights, load_vision_weights
 
 _LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
 """Options of timm's that would load weights without an account of them."""

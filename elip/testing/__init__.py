@@ -11,7 +11,7 @@ or, each property a test of its own:
         CHECKS[check](Trial(MyReducer, keep_ratio=0.7))
 
 Reducers are put into tiny ViTs of 12 blocks and 196 patches, which the default parameters of any reducer for ViT-B fit.
-What a class says of itself (`soft`, `keeps_order`, `static_counts`, `schedule` of `elip.reducer.TokenReducer`) is what
+What a class says of itself (`soft`, `keeps_order`, `static_counts`, `schedule` of `TokenReducer`) is what
 it is held to. Needs nothing but elip's own requirements; runs in seconds on one core.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from elip.testing import graph_checks, token_checks, value_checks
 from elip.testing.trial import Trial, told
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.models.vision import VisionEncoder
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from elip.testing.trial import Trial, expect, images, made_up, tiny_vit
 
 REMEDY = "keep Python choices to shapes and parameters, or set static_counts = False if counts depend on the image"

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
-from elip.reducer import TokenReducer
-from elip.schedule import KeepSchedule, RemovalSchedule
+from elip.reduction.reducer import TokenReducer
+from elip.reduction.schedule import KeepSchedule, RemovalSchedule
+from elip.reduction.tokens import Tokens
 from elip.testing.trial import Trial, Visit, expect, images, tiny_vit, transparent_vit, watch
-from elip.tokens import Tokens
 
 GRIDS = (14, 16, 24)
 """Rows and columns of patches that make 197, 257 and 577 tokens with CLS."""
@@ -72,7 +72,7 @@ def class_token_or_refusal(trial: Trial) -> None:
     except Exception as error:
         raise AssertionError(
             f"fails on a ViT without a class token with {type(error).__name__}: {error}; "
-            "refuse it in the constructor with elip.reducer.require_class_token"
+            "refuse it in the constructor with elip.reduction.reducer.require_class_token"
         ) from error
     else:
         _follow(reducer, visits)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from elip.models.vision import VisionEncoder, VisionOutput
-from elip.reducer import ReductionContext, TokenReducer
-from elip.tokens import Tokens
+from elip.reduction.reducer import ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 
 GRID = 14
 """Rows and columns of the usual ViT here: 196 patches."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from elip.models.vision import VisionEncoder, VisionOutput
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from elip.testing.trial import Trial, expect, images, made_up, tiny_vit, watch
 
 SAME = 1e-6

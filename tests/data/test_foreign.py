@@ -21,11 +21,11 @@ from PIL import Image
 
 from elip.data.annotations import load_annotations
 from elip.data.datasets import PretrainItem
-from elip.data.grounding import Reference
 from elip.data.json_files import read_json
 from elip.data.retrieval import RetrievalEvalItem, RetrievalItem
-from elip.data.vqa import VqaTestItem
 from elip.errors import DataError
+from tasks.grounding.data import Reference
+from tasks.vqa.data import VqaTestItem
 
 A, B, C = ("a.jpg", "A dog, asleep."), ("b.jpg", "Zwei Küsten"), ("a.jpg", 'It says "no"')
 PAIRS = [A, B, C]

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from elip.config.schema import VisionConfig
 from elip.models.vision import VisionEncoder
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 
 
 def make_encoder(name: str = "vit_tiny_patch16_224", **options: Any) -> VisionEncoder:

@@ -14,7 +14,7 @@ from elip.efficiency.handlers import FREE_OPS, MATRIX_OPS, register_handler
 from elip.efficiency.vision import VisionCost, vision_cost
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from tests.efficiency.counts import look_ahead_macs, torch_macs, vit_macs
 from tests.efficiency.models import Classifier, Peek, make_encoder, make_reducer
 

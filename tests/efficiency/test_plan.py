@@ -10,9 +10,9 @@ from elip.efficiency.plan import DIGITS, Plan, meet_budget
 from elip.efficiency.vision import VisionCost, vision_cost
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
-from elip.schedule import RemovalSchedule
-from elip.tokens import Tokens
+from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.schedule import RemovalSchedule
+from elip.reduction.tokens import Tokens
 from tests.efficiency.models import make_encoder
 
 

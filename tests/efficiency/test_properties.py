@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from elip.efficiency.properties import measure_properties
-from elip.reducer import ReductionContext, TokenReducer
-from elip.tokens import Tokens
+from elip.reduction.reducer import ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from tests.efficiency.models import Peek, make_encoder, make_reducer
 
 

@@ -10,9 +10,9 @@ from elip.efficiency import replay
 from elip.efficiency.replay import IMAGES
 from elip.efficiency.running import RunningCost
 from elip.efficiency.task import task_cost
-from elip.reducer import NoReduction, ReductionContext
+from elip.reduction.reducer import NoReduction, ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.task import Progress, Task
-from elip.tokens import Tokens
 from tests.efficiency.models import KeepBright
 from tests.efficiency.test_task import ELIP, make_task, vision
 

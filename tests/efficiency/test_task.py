@@ -8,10 +8,10 @@ import torch
 from elip.config import config_from_dict
 from elip.efficiency.state import unreduced
 from elip.efficiency.task import TaskCost, task_cost, train_step_macs
-from elip.reducer import NoReduction, ReductionContext
+from elip.reduction.reducer import NoReduction, ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.registry import TASKS
 from elip.task import Task
-from elip.tokens import Tokens
 from tests.efficiency.models import KeepBright
 
 D, L, HEADS, E, Q, VOCAB, PATCHES = 32, 25, 2, 16, 40, 100, 16

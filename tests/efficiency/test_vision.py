@@ -7,9 +7,9 @@ import torch
 from elip.config.schema import VisionConfig
 from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Spread, vision_cost
 from elip.models.vision import VisionEncoder
-from elip.reducer import EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction.reducer import EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 from tests.efficiency.counts import look_ahead_macs, vit_macs
 from tests.efficiency.models import KeepBright, Peek, make_encoder, make_reducer
 

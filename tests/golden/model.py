@@ -7,9 +7,9 @@ from typing import Any
 from safetensors.torch import load_file
 
 from elip.config.schema import DataConfig, ModelConfig, ReducerConfig, RunConfig, TaskConfig, TextConfig, VisionConfig
-from elip.models.names import from_albef
 from elip.registry import TASKS
 from elip.task import Task
+from elip.weights.names import from_albef
 
 
 def golden_config(folder: Path, task: dict[str, Any], reducer: dict[str, Any]) -> RunConfig:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from elip.models.names import from_albef
 from elip.task import Batch, Progress, StepOutput, Task
+from elip.weights.names import from_albef
 
 OUTPUT = {"atol": 1e-5, "rtol": 1e-5}
 GRADIENT = 1e-4

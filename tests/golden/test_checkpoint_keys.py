@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from elip.config.schema import ModelConfig, RunConfig, VisionConfig
-from elip.engine.warm_start import start_from
-from elip.engine.weights_file import read_weights
-from elip.models.names import from_albef, to_albef
 from elip.registry import TASKS
 from elip.task import Task
+from elip.weights.files import read_weights
+from elip.weights.names import from_albef, to_albef
+from elip.weights.warm_start import start_from
 
 from .model import golden_config
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from elip.models.attention import self_attention
+from elip.hosts.attention import self_attention
 from elip.models.vision import VisionEncoder, VisionOutput
-from elip.reducer import ReductionContext
+from elip.reduction.reducer import ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 from reducers.dynamicvit import DynamicViT, masked_softmax
 from tests.golden.vit import LOGITS, TOKENS, Reference, load_reference, small_vit
 

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from elip.objectives.assignment import Pairs
 from elip.task import Task
+from tasks.nlvr_pretrain.objective import Pairs
 
 from .model import golden_task
 from .steps import END_OF_FIRST_EPOCH, OUTPUT

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elip.models.vision import VisionEncoder
-from elip.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 from reducers.pitome import energy, energy_matching
 from tests.golden.vit import TOKENS, Reference, assert_same_pass, load_reference, small_vit, stream
 

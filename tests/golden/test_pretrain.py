@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from elip.models.names import from_albef
-from elip.reducer import ReductionContext
+from elip.reduction.reducer import ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.task import Progress, StepOutput, Task
-from elip.tokens import Tokens
+from elip.weights.names import from_albef
 
 from .model import golden_elip, golden_task
 

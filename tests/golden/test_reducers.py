@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from elip.registry import REDUCERS
 from reducers.dpcknn import DpcKnn, density_peaks
 from tests.golden.vit import LOGITS, TOKENS, Reference, assert_same_pass, load_reference, places_kept, small_vit, stream

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from elip.models.names import from_albef
 from elip.task import StepOutput, Task
+from elip.weights.names import from_albef
 
 from .model import golden_task
 from .steps import OUTPUT, assert_gradients, run_step

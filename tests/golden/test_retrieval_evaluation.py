@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from elip.evaluation.retrieval import RetrievalScores, recalls, score_retrieval
+from elip.task.recall import RetrievalScores, recalls, score_retrieval
 from tests.evaluators import OneProcess
 
 from .model import golden_task

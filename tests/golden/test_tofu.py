@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from elip.merging import bipartite_matching, merge_mean
 from elip.models.vision import VisionEncoder
-from elip.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.merging import bipartite_matching, merge_mean
+from elip.reduction.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 from tests.golden.vit import Reference, assert_same_pass, load_reference, small_vit
 
 OTHERS = {"length": "partner", "proportional": False}

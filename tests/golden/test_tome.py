@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from elip.merging import bipartite_matching, clamped, merge_mean, sum_by_group
+from elip.reduction.merging import bipartite_matching, clamped, merge_mean, sum_by_group
+from elip.reduction.schedule import RemovalSchedule
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.schedule import RemovalSchedule
-from elip.tokens import Tokens
 from tests.golden.vit import assert_same_pass, load_reference, small_vit, stream
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from elip.evaluation.vqa_accuracy import vqa_accuracy
+from tasks.vqa.accuracy import vqa_accuracy
 
 
 def test_accuracy_of_every_recorded_prediction(golden_albef: Path) -> None:

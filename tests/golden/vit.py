@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from elip.models.vision import VisionEncoder, VisionOutput
-from elip.reducer import TokenReducer
-from elip.tokens import Tokens
+from elip.reduction.reducer import TokenReducer
+from elip.reduction.tokens import Tokens
 
 TOKENS = {"rtol": 0.0, "atol": 1e-4}
 LOGITS = {"rtol": 0.0, "atol": 5e-5}

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForMaskedLM
 from elip.config.schema import TextConfig
 from elip.errors import ConfigError
 from elip.models.text import MLMHead, TextEncoder
-from elip.models.weights import bert_config, load_bert
+from elip.weights.bert import bert_config, load_bert
 
 SMALL = {
     "hidden_size": 16,

@@ -8,9 +8,9 @@ from torch import Tensor
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError
 from elip.models.vision import VisionEncoder
-from elip.reducer import AttentionFacts, Blocks, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction.reducer import AttentionFacts, Blocks, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 
 VITS = {
     "class token": "deit_tiny_patch16_224",

@@ -8,7 +8,7 @@ import torch
 
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
-from elip.reducer import EncoderInfo
+from elip.reduction.reducer import EncoderInfo
 from elip.registry import REDUCERS
 
 INFO = EncoderInfo(depth=6, width=32, num_heads=2, grid=(4, 4))

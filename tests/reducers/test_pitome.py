@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from elip.errors import ElipError
-from elip.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext
+from elip.reduction.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 from reducers.pitome import energy, energy_matching
 
 INFO = EncoderInfo(depth=5, width=2, num_heads=1, grid=(1, 5))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from elip.reducer import EncoderInfo, ReductionContext
+from elip.reduction.reducer import EncoderInfo, ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 
 
 def pooled(grid: tuple[int, int], **params: object) -> Tokens:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from elip.errors import ElipError
-from elip.reducer import EncoderInfo, ReductionContext
+from elip.reduction.reducer import EncoderInfo, ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 
 INFO = EncoderInfo(depth=4, width=8, num_heads=2, grid=(4, 4))
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from elip.errors import ElipError
-from elip.reducer import EncoderInfo
+from elip.reduction.reducer import EncoderInfo
 from elip.registry import REDUCERS
 
 INFO = EncoderInfo(depth=12, width=32, num_heads=2, grid=(4, 4))

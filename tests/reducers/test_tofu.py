@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from elip.errors import ElipError
-from elip.reducer import AttentionFacts, EncoderInfo, ReductionContext
+from elip.reduction.reducer import AttentionFacts, EncoderInfo, ReductionContext
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
-from elip.tokens import Tokens
 
 INFO = EncoderInfo(depth=2, width=2, num_heads=1, grid=(1, 4), num_prefix_tokens=0, has_class_token=False)
 KEYS = torch.tensor([[[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [0.0, 1.0]]])

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from elip.alignment import PairFinetuningTask
 from elip.registry import REDUCERS
+from elip.task.alignment import PairFinetuningTask
 from tests.tasks.small import FILES, PROGRESS, small_run, small_task, without_reducer
 
 NAMES = [name for name in REDUCERS.names() if REDUCERS.get(name).__module__.startswith("reducers.")]

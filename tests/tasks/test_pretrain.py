@@ -10,10 +10,10 @@ from torch import Tensor
 from elip.config import load_config
 from elip.data.datasets import SampleKey
 from elip.errors import ConfigError, DataError, ElipError
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS, TASKS
 from elip.task import Batch, Progress, Task
-from elip.tokens import Tokens
 from tests.conftest import PROJECT
 from tests.evaluators import OneProcess
 

@@ -25,9 +25,9 @@ def run(digits: Path, tiny: list[str]) -> Any:
 
 def inspect(name: str, overrides: list[str], caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
     task = small_task(name, overrides)
-    with caplog.at_level(logging.INFO, logger="elip.vision_language"):
+    with caplog.at_level(logging.INFO, logger="elip.task.vision_language"):
         task.inspect_training_data(task.train_dataset())
-    (record,) = [one for one in caplog.records if one.name == "elip.vision_language"]
+    (record,) = [one for one in caplog.records if one.name == "elip.task.vision_language"]
     return record
 
 

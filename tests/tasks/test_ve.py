@@ -10,10 +10,10 @@ from torch import Tensor
 
 from elip.errors import DataError
 from elip.models.albef import Albef
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 from elip.task import Task
-from elip.tokens import Tokens
 from tests.evaluators import OneProcess
 from tests.tasks.small import (
     PROGRESS,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from elip.engine.weights_file import read_weights
+from elip.weights.files import read_weights
 from tests.conftest import PROJECT, tiny_run
 from tests.tasks.small import small_run
 from tools import convert_checkpoint, evaluate, train

@@ -193,7 +193,7 @@ from dataclasses import replace
 
 import torch
 
-from elip.reducer import TokenReducer
+from elip.reduction.reducer import TokenReducer
 from elip.registry import REDUCERS
 
 
@@ -242,7 +242,7 @@ def test_a_reducer_from_a_file_is_costed(tmp_path: Path, capsys: pytest.CaptureF
     plugin = tmp_path / "half.py"
     plugin.write_text(
         dedent("""
-        from elip.reducer import TokenReducer
+        from elip.reduction.reducer import TokenReducer
         from elip.registry import REDUCERS
         import torch
 

@@ -103,7 +103,7 @@ def test_a_reducer_of_ones_own_in_one_file_outside_the_project_trains(
             """Keep every other patch."""
             import torch
 
-            from elip.reducer import TokenReducer
+            from elip.reduction.reducer import TokenReducer
             from elip.registry import REDUCERS
 
 

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from elip.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction import EncoderInfo, KeepSchedule, Ratios, ReductionContext, TokenReducer, Tokens
 from elip.registry import REDUCERS
-from elip.schedule import KeepSchedule, Ratios
-from elip.tokens import Tokens
 
 
 @REDUCERS.register("stripes")

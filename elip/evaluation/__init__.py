@@ -1,1 +1,0 @@
-"""Evaluations and metrics that more than one task uses."""

@@ -1,0 +1,226 @@
+"""What a token reducer is to the rest of the toolkit: the contract between `reducers/` and the encoders.
+
+A reducer acts at two places: before a block, and between a block's attention and its MLP. It is handed patch tokens
+only, and one `ReductionContext` per forward pass, where everything lives that belongs to that pass.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from elip.errors import ElipError
+from elip.reduction.schedule import KeepSchedule, RemovalSchedule, scaled_ratios, scaled_removals
+from elip.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """What a reducer may know of the encoder when it is built.
+
+    Args:
+        depth: number of blocks.
+        width: D.
+        num_heads: attention heads of a block.
+        grid: rows and columns of patches.
+        num_prefix_tokens: CLS and registers.
+        has_class_token: whether the first prefix token is CLS.
+        text_width: width of the text encoder, None where there is none.
+    """
+
+    depth: int
+    width: int
+    num_heads: int
+    grid: tuple[int, int]
+    num_prefix_tokens: int = 1
+    has_class_token: bool = True
+    text_width: int | None = None
+
+    @property
+    def num_patches(self) -> int:
+        """P, patches of the full grid."""
+        return self.grid[0] * self.grid[1]
+
+
+class Needs(Flag):
+    """What a reducer wants from a block's attention, beyond its output. Whatever is not asked for is not computed."""
+
+    NOTHING = 0
+    CLS_ROW = auto()
+    """Attention of CLS to the patches, O(N)."""
+    KEYS = auto()
+    """Keys of the patches, averaged over heads."""
+    VALUE_NORMS = auto()
+    """Length of each patch's value vector, per head."""
+    MATRIX = auto()
+    """The whole attention matrix. Gives up fused attention in this block."""
+
+
+@dataclass(frozen=True)
+class AttentionFacts:
+    """What was asked for of one block's attention; the rest is None.
+
+    Shape (N patches, P prefix tokens, d width of a head):
+        cls_row: [B, heads, N], probabilities after the softmax over all tokens
+        keys: [B, N, d]
+        value_norms: [B, heads, N]
+        matrix: [B, heads, P + N, P + N]
+    """
+
+    cls_row: Tensor | None = None
+    keys: Tensor | None = None
+    value_norms: Tensor | None = None
+    matrix: Tensor | None = None
+
+
+class Blocks(Protocol):
+    """The encoder's own blocks, for a reducer that looks ahead."""
+
+    def run(self, block: int, x: Tensor) -> Tensor:
+        """Return all tokens, prefix included, after one block. x: [B, P + N, D]."""
+        ...
+
+    def cls_row(self, block: int, x: Tensor) -> Tensor:
+        """Return the attention of CLS to the patches in one block, [B, heads, N], and compute nothing else of it."""
+        ...
+
+    def run_with_cls_row(self, block: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all tokens after one block, and the attention of CLS to the patches in it, [B, heads, N]."""
+        ...
+
+
+@dataclass
+class ReductionContext:
+    """What a reducer knows of one forward pass, and where it keeps what belongs to it.
+
+    Args:
+        blocks: the encoder's blocks.
+        training: whether the pass is one of training.
+        text_cls: [B, width of the text], last hidden state of the text layers at [CLS]; None without a text.
+        progress: share of the training done, in [0, 1]; 1 in evaluation.
+        scores: [B, P], importance of each original patch computed elsewhere (attention of the momentum tower), or None.
+        teacher: [B, P, D], patch tokens of an unreduced encoder for the same images (momentum tower), or None.
+        prefix: [B, number of prefix tokens, D], the prefix tokens now; to read only.
+        state: anything the reducer carries from block to block.
+    """
+
+    blocks: Blocks
+    training: bool
+    text_cls: Tensor | None = None
+    progress: float = 1.0
+    scores: Tensor | None = None
+    teacher: Tensor | None = None
+    prefix: Tensor = field(default_factory=lambda: torch.empty(0))
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(query, key, value), each [B, heads, P + N, d], to the attention's output of the same shape."""
+
+
+class TokenReducer(nn.Module):
+    """Prunes or merges patch tokens inside a ViT.
+
+    The constructor takes the `EncoderInfo` first and its own parameters by keyword; it raises an `ElipError` for
+    parameters that make no sense for that encoder. Every hook returns its tokens unchanged unless overridden.
+    `elip.testing.check_reducer` holds a class to all that is said here.
+    """
+
+    paper: ClassVar[str] = ""
+    """Where the method comes from, e.g. "Liang et al., ICLR 2022, arXiv:2202.07800"."""
+    requires_text: ClassVar[bool] = False
+    """Keep all tokens in a pass without a text (or fail there, if `strict`)."""
+    uses_teacher: ClassVar[bool] = False
+    """Wants `ReductionContext.scores` and `.teacher` where a momentum tower can give them."""
+    soft: ClassVar[bool] = False
+    """Each token it makes draws on many: no patch lives in one of them, so that there is no source map, and keeping as
+    many tokens as there are is not the identity."""
+    keeps_order: ClassVar[bool] = False
+    """Patches that keep a token to themselves stay in image order."""
+    static_counts: ClassVar[bool] = True
+    """Numbers of tokens follow from shapes and parameters alone, not from what is in the images, so that the forward
+    pass in evaluation can be compiled as one graph and exported."""
+    schedule: KeepSchedule | RemovalSchedule | None = None
+    """How many tokens it keeps or removes in which block, where such a schedule says so."""
+    strict: bool = False
+
+    @classmethod
+    def at_strength(cls, params: Mapping[str, Any], strength: float) -> dict[str, Any]:
+        """Return parameters for a reduction that is `strength` times as strong as that by `params`.
+
+        Scales `keep_ratio` and `r`, as `elip.reduction.schedule` understands them; what `params` lacks of them has the
+        constructor's default. Override it in a reducer whose strength lies in other parameters.
+
+        Args:
+            params: for the constructor.
+            strength: 0 for keeping all tokens, 1 for `params` as they are, more for more; parameters beyond what the
+                constructor takes are its to refuse.
+
+        Raises:
+            ElipError: if there is neither.
+        """
+        defaults = {
+            key: parameter.default
+            for key, parameter in inspect.signature(cls).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        scaled = dict(params)
+        for key, scale in (("keep_ratio", scaled_ratios), ("r", scaled_removals)):
+            value = params.get(key, defaults.get(key))
+            if value is not None:
+                scaled[key] = scale(value, strength)
+        if not {"keep_ratio", "r"} & set(scaled):
+            raise ElipError(
+                f"{cls.__name__} has neither keep_ratio nor r to scale, so that its strength cannot be set: "
+                "let it override at_strength."
+            )
+        return scaled
+
+    def needs(self, block: int) -> Needs:
+        """Return what `after_attention` wants to know of this block's attention."""
+        return Needs.NOTHING
+
+    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
+        """Return the tokens that enter the block."""
+        return tokens
+
+    def after_attention(
+        self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
+    ) -> Tokens:
+        """Return the tokens that go on from the block's attention (residual added) to its MLP."""
+        return tokens
+
+    def key_bias(self, block: int, tokens: Tokens, context: ReductionContext) -> Tensor | None:
+        """Return what to add to the attention logits of each patch as a key, [B, N], or None for nothing."""
+        return None
+
+    def attention(self, block: int, tokens: Tokens, context: ReductionContext) -> AttentionFunction | None:
+        """Return a function to use in place of softmax attention in this block, or None for the fused one."""
+        return None
+
+    def auxiliary_losses(self, tokens: Tokens, context: ReductionContext) -> dict[str, Tensor]:
+        """Return named losses of this pass to add to the task's. tokens: after the last block and the final norm."""
+        return {}
+
+
+class NoReduction(TokenReducer):
+    """Keep all tokens: what an encoder does unless told otherwise."""
+
+    keeps_order = True
+
+    @classmethod
+    def at_strength(cls, params: Mapping[str, Any], strength: float) -> dict[str, Any]:
+        return dict(params)
+
+
+def require_class_token(name: str, encoder: EncoderInfo) -> None:
+    """Raise an error for an encoder without a class token, in the name of a reducer that scores patches by it."""
+    if not encoder.has_class_token:
+        raise ElipError(
+            f"reducer {name!r} scores patches by the attention of the class token, and this ViT has none. "
+            "Take a ViT with a class token, or a reducer that needs none (random, or one that merges)."
+        )

@@ -1,0 +1,85 @@
+"""Accuracy of a classifier of texts with images, its predictions, and its best and worst examples."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elip.data.labelled import Labelled, LabelledEvalSet
+from elip.models.classifier import Classified
+from elip.task.contract import Batch, EvalResult, Evaluator
+from elip.task.examples import Account, draw_best_and_worst
+from elip.task.finite import check_finite
+
+
+def evaluate_classifier(
+    data: LabelledEvalSet,
+    classify: Callable[..., Classified],
+    collate: Callable[[list[Any]], Batch],
+    labels: Sequence[str],
+    names: Sequence[str],
+    num_pictures: int,
+    evaluator: Evaluator,
+) -> EvalResult:
+    """Return accuracy in percent, a prediction for every text, and a sheet of the best and the worst examples.
+
+    The chance that stands beside the accuracy is that of always giving the commonest label.
+
+    Args:
+        data: texts with pictures and labels.
+        classify: a batch and options of the image encoder to logits.
+        collate: items to a batch.
+        labels: names of the classes, by number.
+        names: of the pictures of a text, for the sheet.
+        num_pictures: examples on the sheet.
+        evaluator: spreads the work over ranks.
+    """
+
+    def score(batch: Batch) -> dict[str, Tensor]:
+        return {"scores": classify(batch).logits.float().softmax(dim=1)}
+
+    scores = evaluator.map(data, score, collate)["scores"]
+    check_finite(scores, "scores of labels")
+    truth = torch.tensor([example.label for example in data.examples])
+    predicted = scores.argmax(dim=1)
+    predictions = [
+        _prediction(example, row, guess, labels)
+        for example, row, guess in zip(data.examples, scores, predicted.tolist(), strict=True)
+    ]
+    return EvalResult(
+        metrics={"accuracy": 100 * (predicted == truth).double().mean().item()},
+        chance={"accuracy": 100 * (truth.bincount().max() / len(truth)).item()},
+        predictions=predictions,
+        pictures=draw_best_and_worst(
+            data,
+            torch.tensor([_given_to_truth(one) for one in predictions]),
+            lambda index: _describe(predictions[index]),
+            lambda batch, **options: classify(batch, **options).vision,
+            collate,
+            names,
+            num_pictures,
+            evaluator,
+        ),
+    )
+
+
+def _prediction(example: Labelled, scores: Tensor, guess: int, labels: Sequence[str]) -> dict[str, Any]:
+    images = {"image": example.images[0]} if len(example.images) == 1 else {"images": list(example.images)}
+    return {
+        **images,
+        "text": example.text,
+        "prediction": labels[guess],
+        "truth": labels[example.label],
+        "scores": dict(zip(labels, scores.tolist(), strict=True)),
+    }
+
+
+def _given_to_truth(prediction: dict[str, Any]) -> float:
+    """Return the probability of the right label."""
+    return prediction["scores"][prediction["truth"]]
+
+
+def _describe(prediction: dict[str, Any]) -> Account:
+    lines = [prediction["text"], f"prediction: {prediction['prediction']}", f"truth: {prediction['truth']}"]
+    return Account(f"{_given_to_truth(prediction):.0%} for the truth", lines)

@@ -1,0 +1,158 @@
+"""What tasks have in common that choose a label for a text with its images."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from elip.config.schema import RunConfig
+from elip.data.annotations import load_annotations
+from elip.data.datasets import collate_samples
+from elip.data.labelled import Labelled, LabelledEvalSet, LabelledTrainSet, read_all
+from elip.models.albef import Albef
+from elip.models.classifier import Classified, FusedClassifier
+from elip.objectives.distillation import distilled_cross_entropy
+from elip.task.accuracy import evaluate_classifier
+from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput
+from elip.task.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
+
+
+class ClassificationTask(VisionLanguageTask):
+    """A task whose model gives logits of labels for a text with its images.
+
+    Batch: image [B, 3, H, W] float, or [B, K, 3, H, W] for K images a text; ids, mask [B, L]; label [B].
+    """
+
+    headline = "accuracy"
+    labels: ClassVar[Sequence[str]]
+    """Names of the labels, by number."""
+    image_names: ClassVar[Sequence[str]] = ("image",)
+    """Of the images of a text, as a sheet of examples shows them."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+
+    @property
+    def text_length(self) -> int | None:
+        """Tokens kept of a text, [CLS] included; None keeps all."""
+        raise NotImplementedError
+
+    def eval_set(self, split: str) -> LabelledEvalSet:
+        """Return the texts of a split."""
+        raise NotImplementedError
+
+    def collate(self, samples: list[Any]) -> Batch:
+        batch = collate_samples(samples)
+        ids, mask = self.tokenizer.encode(batch.pop("caption"), self.fitting(self.text_length))
+        return {**batch, "ids": ids, "mask": mask}
+
+    def classify(self, batch: Batch, **options: Any) -> Classified:
+        """Return logits for a batch; options: of the image encoder."""
+        return self.model(batch["image"], batch["ids"], batch["mask"], **options)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits [B, labels] of texts with their images."""
+        return self.classify(batch).logits
+
+    def example_batch(self, batch_size: int) -> Batch:
+        """Return noise for images, texts of full length and any labels."""
+        num_images = len(self.image_names)
+        image = self.example_images(batch_size * num_images)
+        return {
+            "image": image if num_images == 1 else image.unflatten(0, (batch_size, num_images)),
+            **self.example_texts(batch_size, self.fitting(self.text_length or self.config.data.max_words)),
+            "label": torch.arange(batch_size) % len(self.labels),
+        }
+
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        return evaluate_classifier(
+            self.evaluated_on(split),
+            self.classify,
+            self.collate,
+            self.labels,
+            self.image_names,
+            self.config.eval.pictures,
+            evaluator,
+        )
+
+
+class FusedClassificationConfig(DistilledConfig):
+    """Settings of tasks that fine-tune a classifier on the fused [CLS]."""
+
+    text_length: int | None = Field(None, gt=1)
+    """Tokens of a text, [CLS] included; longer ones are cut. Null keeps all that `data.max_words` leaves."""
+
+
+class FusedClassificationTask(ClassificationTask):
+    """A classifier on the fused [CLS], fine-tuned on labelled texts under momentum distillation (ALBEF, section 3.3).
+
+    Subclasses name their labels, what an item holds and how it is read.
+    """
+
+    Config = FusedClassificationConfig
+    Item: ClassVar[Any]
+    """The fields of an item, a TypedDict."""
+
+    @staticmethod
+    def read(item: Any, max_words: int) -> Labelled:
+        """Return what an item says.
+
+        Raises:
+            DataError: naming the field that is wrong.
+        """
+        raise NotImplementedError
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        assert isinstance(config.task, FusedClassificationConfig)
+        self.settings = config.task
+        self.model = FusedClassifier(self.create_encoders(), len(self.labels), self.settings.momentum)
+
+    def create_encoders(self) -> Albef:
+        """Return the encoders, for one image a text."""
+        return self.create_albef(projections=False)
+
+    @property
+    def text_length(self) -> int | None:
+        return self.settings.text_length
+
+    def train_dataset(self) -> LabelledTrainSet:
+        data = self.config.data
+        return LabelledTrainSet(
+            load_annotations(data.train, self.Item),
+            self.images,
+            self.train_transform,
+            seed=self.config.train.seed,
+            read=partial(self.read, max_words=data.max_words),
+            skip_broken=data.max_broken_ratio > 0,
+        )
+
+    def eval_set(self, split: str) -> LabelledEvalSet:
+        data = self.config.data
+        annotations = load_annotations(getattr(data, split), self.Item)
+        examples = read_all(annotations, partial(self.read, max_words=data.max_words))
+        return LabelledEvalSet(annotations, examples, self.images, self.eval_transform)
+
+    def on_step_start(self) -> None:
+        self.model.on_step_start()
+
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        settings, label = self.settings, batch["label"]
+        alpha = settings.alpha_now(progress)
+        soft, guidance = None, {}
+        if settings.distill or self.model.albef.teacher_rows:
+            taught = self.model.teach(batch["image"], batch["ids"], batch["mask"])
+            soft, guidance = taught.logits if settings.distill else None, taught.vision.guidance()
+        logits, vision = self.classify(batch, progress=progress.fraction, **guidance)
+        return StepOutput(
+            losses={"loss_cls": distilled_cross_entropy(logits, label, soft, alpha), **vision.losses},
+            logs={"alpha": alpha, **batch_accuracy(logits, label), **tokens_per_block(vision)},
+        )
+
+
+def batch_accuracy(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """Return the share of a training batch that is labelled right, in percent, for the log."""
+    return {"batch_accuracy": 100 * (logits.argmax(dim=1) == label).float().mean()}

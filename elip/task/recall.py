@@ -1,0 +1,297 @@
+"""Image-text retrieval: rank by similarity, re-rank the best by matching, count recall.
+
+The protocol of ALBEF (Li et al., NeurIPS 2021, section 5), with each pair's matching score computed once: an image
+meets all texts it is to be matched with, from either direction, with its keys and values projected once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import comb, inf
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from elip.data.datasets import collate_samples
+from elip.data.retrieval import RetrievalEvalSet
+from elip.data.text import Tokenizer
+from elip.errors import DataError
+from elip.models.albef import Albef
+from elip.sheets import kept_patches_sheet
+from elip.task.contract import Batch, EvalResult, Evaluator
+from elip.task.examples import Account, draw_best_and_worst
+from elip.task.finite import check_finite
+
+NOT_RANKED = -100.0
+"""Score of pairs that were not among the best by similarity."""
+RECALL_AT = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """Similarities and re-ranked scores of I images and T texts.
+
+    Shape:
+        similarity: [I, T], of unit features
+        i2t: [I, T] and t2i: [T, I], matching scores of the best k, `NOT_RANKED` elsewhere
+    """
+
+    similarity: Tensor
+    i2t: Tensor
+    t2i: Tensor
+
+
+class Rows(Dataset):
+    """The numbers 0 to length - 1, for passes over things that are held elsewhere."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def evaluate_retrieval(
+    albef: Albef,
+    match: Callable[[Tensor], Tensor],
+    data: RetrievalEvalSet,
+    tokenizer: Tokenizer,
+    k: int,
+    text_length: int,
+    num_pictures: int,
+    evaluator: Evaluator,
+) -> EvalResult:
+    """Return recall in both directions, the best texts for each image, and two sheets.
+
+    One shows the images whose own texts are furthest ahead of, and furthest behind, all others; the other one the
+    patches that captions keep.
+
+    Args:
+        albef, match, k, evaluator: see `score_retrieval`.
+        data: images, texts, and which belong together.
+        tokenizer: for the texts.
+        text_length: tokens of a text, longer ones are cut.
+        num_pictures: examples on the sheet.
+    """
+    check_candidates(k, len(data.images), len(data.texts))
+    ids, mask = tokenizer.encode(data.texts.captions, text_length)
+    scores = score_retrieval(albef, match, data.images, collate_samples, ids, mask, k, evaluator)
+    own = [_best_own(row, right) for row, right in zip(scores.i2t, data.image_to_texts, strict=True)]
+    predictions = [
+        {
+            "image": item["image"],
+            "texts": [data.texts.captions[t] for t in row.topk(min(max(RECALL_AT), k)).indices],
+            "truth": data.texts.captions[text],
+            "rank": rank,
+        }
+        for item, row, (text, rank) in zip(data.annotations, scores.i2t, own, strict=True)
+    ]
+    return EvalResult(
+        metrics=recalls(scores.i2t, scores.t2i, data.image_to_texts, data.text_to_image),
+        chance=chance_recalls([len(texts) for texts in data.image_to_texts]),
+        predictions=predictions,
+        pictures={
+            **draw_best_and_worst(
+                data.images,
+                lead(scores.i2t, data.image_to_texts),
+                lambda index: _describe(predictions[index]),
+                lambda batch, **options: albef.encode_image(batch["image"], **options),
+                collate_samples,
+                ["image"],
+                num_pictures,
+                evaluator,
+            ),
+            **_kept_patches(albef, data, ids, mask, num_pictures, evaluator),
+        },
+    )
+
+
+def lead(i2t: Tensor, image_to_texts: Sequence[Sequence[int]]) -> Tensor:
+    """Return how far the best of an image's own texts is ahead of the best of the others; infinite without others.
+
+    Shape:
+        i2t: [I, T];  returns [I]
+    """
+    own = torch.zeros_like(i2t, dtype=torch.bool)
+    for row, right in zip(own, image_to_texts, strict=True):
+        row[list(right)] = True
+    return _where(i2t, own) - _where(i2t, ~own)
+
+
+def _where(scores: Tensor, chosen: Tensor) -> Tensor:
+    return scores.masked_fill(~chosen, -inf).amax(dim=1)
+
+
+def _best_own(scores: Tensor, right: Sequence[int]) -> tuple[int, int]:
+    """Return which of an image's own texts comes first, and its rank from 0."""
+    rank, text = min(zip(ranks(scores, right), right, strict=True))
+    return text, rank
+
+
+def _describe(prediction: dict[str, Any]) -> Account:
+    lines = [f"first: {prediction['texts'][0]}", f"truth: {prediction['truth']}"]
+    return Account(f"own text is no. {prediction['rank'] + 1}", lines)
+
+
+def _kept_patches(
+    albef: Albef, data: RetrievalEvalSet, ids: Tensor, mask: Tensor, num_pictures: int, evaluator: Evaluator
+) -> dict[str, Any]:
+    """A sheet of the first images, each reduced under its first caption; nothing where nothing is reduced."""
+    first_text = torch.tensor([texts[0] for texts in data.image_to_texts[:num_pictures]])
+
+    def encode(batch: Batch) -> dict[str, Tensor]:
+        texts = first_text[batch["index"].cpu()]
+        hidden = albef.text_encoder.encode(ids[texts].to(batch["image"].device), mask[texts].to(batch["image"].device))
+        output = albef.encode_image(batch["image"], hidden[:, 0], track_source=True)
+        return {"image": batch["image"], **{f"kept{block}": kept for block, kept in output.kept.items()}}
+
+    if not len(first_text):
+        return {}
+    shown = evaluator.map(Subset(data.images, range(len(first_text))), encode, collate_samples)
+    image = shown.pop("image")
+    if not shown:
+        return {}
+    kept = {int(name.removeprefix("kept")): grid for name, grid in shown.items()}
+    return {"kept_patches": kept_patches_sheet(image, [data.texts.captions[t] for t in first_text], kept)}
+
+
+def check_candidates(k: int, num_images: int, num_texts: int) -> None:
+    """Raise an error if there are fewer than k images or texts to re-rank."""
+    if k > min(num_images, num_texts):
+        raise DataError(
+            f"task.k_test: there are {num_images} images and {num_texts} texts, fewer than the {k} candidates to "
+            f"re-rank; set it to at most {min(num_images, num_texts)}."
+        )
+
+
+def score_retrieval(
+    albef: Albef,
+    match: Callable[[Tensor], Tensor],
+    images: Dataset,
+    collate_images: Callable[[list[Any]], Batch],
+    ids: Tensor,
+    mask: Tensor,
+    k: int,
+    evaluator: Evaluator,
+) -> RetrievalScores:
+    """Return the scores of every image with every text.
+
+    Args:
+        albef: the encoders.
+        match: fused hidden states [K, L, D] to matching logits [K, 2].
+        images: items that `collate_images` joins to a batch with a key `image`.
+        ids, mask: [T, L], the tokenised texts.
+        k: candidates to re-rank in both directions.
+        evaluator: spreads the work over ranks.
+    """
+    encoder = albef.text_encoder
+    held: list[tuple[Tensor, Tensor | None]] = []  # this rank's images, for the second pass
+
+    def encode_texts(batch: Batch) -> dict[str, Tensor]:
+        hidden = encoder.encode(batch["ids"], batch["mask"])
+        return {"hidden": hidden, "feat": albef.text_feat(hidden)}
+
+    def encode_images(batch: Batch) -> dict[str, Tensor]:
+        output = albef.encode_image(batch["image"])
+        masks = [None] * len(output.embeds) if output.mask is None else list(output.mask)
+        held.extend(zip(output.embeds, masks, strict=True))
+        return {"feat": albef.image_feat(output.embeds)}
+
+    texts = evaluator.map(Rows(len(ids)), encode_texts, lambda rows: {"ids": ids[rows], "mask": mask[rows]})
+    check_finite(texts["feat"], "features of texts")
+    image_feat = evaluator.map(images, encode_images, collate_images)["feat"]
+    check_finite(image_feat, "features of images")
+    similarity = image_feat.float() @ texts["feat"].float().T
+    best_texts, best_images = _best(similarity, k), _best(similarity.T, k)
+    wanted = best_texts | best_images.T
+    first = evaluator.shard(len(image_feat)).start
+
+    def match_pairs(batch: Batch) -> dict[str, Tensor]:
+        rows = []
+        for index in batch["index"].tolist():
+            embeds, image_mask = held[index - first]
+            chosen = wanted[index].nonzero().flatten()
+            kv = encoder.project(embeds[None], None if image_mask is None else image_mask[None])
+            device = embeds.device
+            fused = encoder.fuse(texts["hidden"][chosen].to(device), mask[chosen].to(device), kv)
+            row = torch.full((len(ids),), NOT_RANKED, device=device)
+            row[chosen.to(device)] = match(fused)[:, 1].float()
+            rows.append(row)
+        return {"score": torch.stack(rows)}
+
+    scores = evaluator.map(Rows(len(image_feat)), match_pairs, lambda rows: {"index": torch.tensor(rows)})["score"]
+    check_finite(scores, "matching scores")
+    return RetrievalScores(
+        similarity=similarity,
+        i2t=scores.masked_fill(~best_texts, NOT_RANKED),
+        t2i=scores.T.masked_fill(~best_images, NOT_RANKED),
+    )
+
+
+def recalls(
+    i2t: Tensor, t2i: Tensor, image_to_texts: Sequence[Sequence[int]], text_to_image: Sequence[int]
+) -> dict[str, float]:
+    """Return recall at 1, 5, 10 in percent in both directions, and their means.
+
+    `txt_r*` is the share of images with one of their own texts among the first, `img_r*` of texts with theirs.
+
+    Args:
+        i2t: [I, T] scores of texts for each image;  t2i: [T, I] scores of images for each text.
+        image_to_texts: the right texts of each image;  text_to_image: the right image of each text.
+    """
+    text_ranks = torch.tensor([min(ranks(i2t[i], right)) for i, right in enumerate(image_to_texts)])
+    image_ranks = torch.tensor([ranks(t2i[t], [right])[0] for t, right in enumerate(text_to_image)])
+    return _with_means(
+        txt={at: (text_ranks < at).double().mean().item() for at in RECALL_AT},
+        img={at: (image_ranks < at).double().mean().item() for at in RECALL_AT},
+    )
+
+
+def chance_recalls(texts_per_image: Sequence[int]) -> dict[str, float]:
+    """Return what `recalls` gives on average for a random order of texts and of images.
+
+    Args:
+        texts_per_image: how many of all the texts are right for each image.
+    """
+    num_images, num_texts = len(texts_per_image), sum(texts_per_image)
+
+    def one_found(right: int, at: int) -> float:
+        return 1 - comb(num_texts - right, at) / comb(num_texts, at) if at < num_texts else 1.0
+
+    return _with_means(
+        txt={at: sum(one_found(right, at) for right in texts_per_image) / num_images for at in RECALL_AT},
+        img={at: min(1.0, at / num_images) for at in RECALL_AT},
+    )
+
+
+def _with_means(**shares: dict[int, float]) -> dict[str, float]:
+    """Name recalls given as shares, in percent, and add their means."""
+    metrics = {}
+    for side, found in shares.items():
+        metrics.update({f"{side}_r{at}": 100.0 * share for at, share in found.items()})
+        metrics[f"{side}_r_mean"] = 100.0 * sum(found.values()) / len(found)
+    metrics["r_mean"] = (metrics["txt_r_mean"] + metrics["img_r_mean"]) / 2
+    return metrics
+
+
+def ranks(scores: Tensor, places: Sequence[int]) -> list[int]:
+    """Return the rank, from 0, of each of `places` by falling score; of equal scores the later place goes first.
+
+    Shape:
+        scores: [N]
+    """
+    index = torch.arange(len(scores))
+    mine = torch.tensor(list(places))
+    ahead = scores[None] > scores[mine][:, None]
+    tied = (scores[None] == scores[mine][:, None]) & (index[None] > mine[:, None])
+    return (ahead | tied).sum(dim=1).tolist()
+
+
+def _best(similarity: Tensor, k: int) -> Tensor:
+    """[rows, columns] bool, True at the k largest of each row."""
+    best = torch.zeros_like(similarity, dtype=torch.bool)
+    return best.scatter(1, similarity.topk(k, dim=1).indices, True)

@@ -1,0 +1,126 @@
+"""Grounding without boxes in training: detected boxes ranked by the map of where a text is found in a picture."""
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from elip.data.boxes import clip, iou
+from elip.models.vision import VisionOutput
+from elip.sheets import Box
+from elip.task import Batch, EvalResult, Evaluator
+from elip.task.examples import Account, draw_best_and_worst
+from elip.task.finite import check_finite
+from tasks.grounding.data import BoxList, GroundingEvalSet, Target
+
+MIN_IOU = 0.5
+"""Overlap with the true box from which a chosen one counts as right."""
+
+
+def evaluate_grounding(
+    data: GroundingEvalSet,
+    locate: Callable[[Batch], Tensor],
+    encode: Callable[..., VisionOutput],
+    collate: Callable[[list[Any]], Batch],
+    num_pictures: int,
+    evaluator: Evaluator,
+) -> EvalResult:
+    """Return the share of texts whose best-ranked detection overlaps what is meant, in all and by split of RefCOCO+.
+
+    The chance beside it is that of choosing any of a picture's detections.
+
+    Args:
+        data: texts with pictures and boxes.
+        locate: a batch to a map [b, rows, columns], the larger the more the text is there.
+        encode: a batch, and options of the image encoder, to the tokens of its images.
+        collate: items to a batch.
+        num_pictures: examples on the sheet.
+        evaluator: spreads the work over ranks.
+    """
+    maps = evaluator.map(data, lambda batch: {"map": locate(batch).float()}, collate)["map"]
+    check_finite(maps, "maps of where a text is")
+    outcomes = [_choose(target, heat) for target, heat in zip(data.targets, maps, strict=True)]
+    right = [outcome["iou"] >= MIN_IOU for outcome in outcomes]
+    guess = [_chance(target) for target in data.targets]
+    predictions = [
+        {"image": item["image"], "text": text, "ref_id": item["ref_id"], "split": target.split, **outcome}
+        for item, text, target, outcome in zip(data.annotations, data.texts, data.targets, outcomes, strict=True)
+    ]
+    return EvalResult(
+        metrics=_by_split(data.targets, right),
+        predictions=predictions,
+        pictures=draw_best_and_worst(
+            data,
+            torch.tensor([one["iou"] for one in predictions]),
+            lambda index: _describe(predictions[index], data.targets[index], maps[index]),
+            encode,
+            collate,
+            ["image"],
+            num_pictures,
+            evaluator,
+        ),
+        chance=_by_split(data.targets, guess),
+    )
+
+
+def box_scores(heat: Tensor, size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> list[float]:
+    """Return for each box the sum of the map in it, over the root of its area (ALBEF's ranking).
+
+    A box counts as far as it is on the picture, and as at least one pixel wide and high; one beside it comes last.
+
+    Args:
+        heat: [rows, columns], stretched over the picture.
+        size: height and width of the picture, pixels.
+        boxes: left, top, width, height.
+    """
+    shown = F.interpolate(heat[None, None], size=size, mode="bicubic", align_corners=False)[0, 0]
+    scores = []
+    for box in boxes:
+        part = clip(box, size)
+        if part is None:
+            scores.append(-inf)
+            continue
+        left, top, width, height = part
+        right, bottom = max(int(left + width), int(left) + 1), max(int(top + height), int(top) + 1)
+        inside = shown[int(top) : bottom, int(left) : right]
+        scores.append(inside.sum().item() / (max(width, 1) * max(height, 1)) ** 0.5)
+    return scores
+
+
+def _choose(target: Target, heat: Tensor) -> dict[str, Any]:
+    scores = box_scores(heat, target.size, target.detections)
+    chosen = target.detections[int(np.argmax(scores))]
+    return {"prediction": chosen, "truth": target.box, "iou": iou(chosen, target.box)}
+
+
+def _chance(target: Target) -> float:
+    return float(np.mean([iou(box, target.box) >= MIN_IOU for box in target.detections]))
+
+
+def _by_split(targets: Sequence[Target], values: Sequence[float]) -> dict[str, float]:
+    """Return means in percent: of all, then of each split there is."""
+    splits = sorted({target.split for target in targets})
+    found = {"accuracy": float(np.mean(values)) * 100}
+    for split in splits:
+        here = [value for target, value in zip(targets, values, strict=True) if target.split == split]
+        found[f"accuracy_{split}"] = float(np.mean(here)) * 100
+    return found
+
+
+def _describe(prediction: dict[str, Any], target: Target, heat: Tensor) -> Account:
+    heat = heat.clamp_min(0)
+    return Account(
+        f"overlap {prediction['iou']:.2f}",
+        [prediction["text"], "green: what is meant", "red: chosen"],
+        heat[None] / heat.max().clamp_min(1e-12),
+        [_drawn(target.box, target, "lime"), _drawn(prediction["prediction"], target, "red")],
+    )
+
+
+def _drawn(box: BoxList, target: Target, colour: str) -> Box:
+    (left, top, width, height), (rows, columns) = box, target.size
+    return Box(left / columns, top / rows, (left + width) / columns, (top + height) / rows, colour)
