@@ -64,7 +64,7 @@ class AdaptiveTokenSampling(TokenReducer):
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        at_most = self.schedule.num_keep(block, tokens.num_patches, context.progress)
+        at_most = self.schedule.num_keep(block, tokens.num_patches, context.guide.progress)
         if at_most == tokens.num_patches or attention.cls_row is None or attention.value_norms is None:
             return tokens
         scores = (attention.cls_row.float() * attention.value_norms.float()).sum(dim=1)

@@ -66,7 +66,7 @@ class DpcKnn(TokenReducer):
         )
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if keep == tokens.num_tokens:
             return tokens
         _, assignment = density_peaks(tokens.x.detach(), keep, self.neighbors)

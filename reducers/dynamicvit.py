@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.errors import ElipError
-from elip.reduction import AttentionFunction, EncoderInfo, KeepSchedule, Ratios, ReductionContext, TokenReducer, Tokens
+from elip.reduction import (
+    AttentionFunction,
+    EncoderInfo,
+    KeepSchedule,
+    Ratios,
+    ReductionContext,
+    TeacherNeeds,
+    TokenReducer,
+    Tokens,
+)
 from elip.registry import REDUCERS
 
 EPS = 1e-6
@@ -41,7 +50,7 @@ class DynamicViT(TokenReducer):
     """
 
     paper = "Rao et al., NeurIPS 2021, arXiv:2106.02034"
-    uses_teacher = True
+    teacher_needs = TeacherNeeds(tokens=True)
     schedule: KeepSchedule
 
     def __init__(
@@ -94,8 +103,9 @@ class DynamicViT(TokenReducer):
         if not decisions:
             return {}
         losses = {"loss_ratio": self.ratio_weight / len(decisions) * self.ratio_loss(decisions)}
-        if context.teacher is not None:
-            losses["loss_token"] = self.distill_weight * self.token_loss(tokens.x, context.teacher, decisions[-1])
+        teacher = context.guide.teacher
+        if teacher is not None and teacher.tokens is not None:
+            losses["loss_token"] = self.distill_weight * self.token_loss(tokens.x, teacher.tokens, decisions[-1])
         return losses
 
     def draw(self, log_probabilities: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Elip(TokenReducer):
         self.look_ahead = dict(zip(begin, look_ahead, strict=True))
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        num_keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        num_keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if num_keep == tokens.num_tokens:
             return tokens
         scores = self.scores(block, self.look_ahead[block], tokens.x, context)
@@ -92,8 +92,8 @@ class Elip(TokenReducer):
         Shape:
             patches: [B, M, D];  returns [B, M]
         """
-        assert context.text_cls is not None, "the encoder calls a reducer that requires a text only with one"
-        cls = (1 - self.text_weight) * context.prefix[:, :1] + self.text_weight * context.text_cls.unsqueeze(1)
+        assert context.guide.text is not None, "the encoder calls a reducer that requires a text only with one"
+        cls = (1 - self.text_weight) * context.prefix[:, :1] + self.text_weight * context.guide.text.cls.unsqueeze(1)
         guide = torch.cat([cls.to(patches.dtype), context.prefix[:, 1:], patches], dim=1)
         last = block + look_ahead - 1
         for ahead in range(block, last):

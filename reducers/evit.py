@@ -69,7 +69,7 @@ class EViT(TokenReducer):
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if keep == tokens.num_tokens or attention.cls_row is None:
             return tokens
         scores, order = attention.cls_row.mean(dim=1).sort(dim=1, descending=True)

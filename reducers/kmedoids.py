@@ -86,7 +86,7 @@ class KMedoids(TokenReducer):
         return tokens
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if keep == tokens.num_tokens:
             return tokens
         distance = distances(tokens.x.detach())

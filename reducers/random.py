@@ -48,7 +48,7 @@ class RandomPruning(TokenReducer):
         self.register_buffer("lots", lots, persistent=False)
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if keep == tokens.num_tokens:
             return tokens
         batch, num_tokens = tokens.x.shape[:2]

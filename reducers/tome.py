@@ -64,7 +64,7 @@ class ToMe(TokenReducer):
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        r = clamped(self.schedule.num_remove(block, context.progress), tokens.num_tokens)
+        r = clamped(self.schedule.num_remove(block, context.guide.progress), tokens.num_tokens)
         if r == 0 or attention.keys is None:
             return tokens
         group = bipartite_matching(attention.keys.detach(), r, self.num_prefix).group

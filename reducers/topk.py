@@ -57,7 +57,7 @@ class TopK(TokenReducer):
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if keep == tokens.num_tokens or attention.cls_row is None:
             return tokens
         return tokens.keep(attention.cls_row.mean(dim=1).topk(keep, dim=1).indices)

@@ -78,14 +78,14 @@ class Trips(TokenReducer):
             )
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        if self.schedule.num_keep(block, tokens.num_tokens, context.progress) < tokens.num_tokens:
+        if self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress) < tokens.num_tokens:
             context.state["attention"] = text_attention(block, tokens.x, context)
         return tokens
 
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if keep == tokens.num_tokens:
             return tokens
         scores, order = context.state.pop("attention").sort(dim=1, descending=True)
@@ -99,6 +99,6 @@ def text_attention(block: int, patches: Tensor, context: ReductionContext) -> Te
     Shape:
         patches: [B, N, D];  returns [B, N]
     """
-    assert context.text_cls is not None, "the encoder calls a reducer that requires a text only with one"
-    text = context.text_cls.unsqueeze(1).to(patches.dtype)
+    assert context.guide.text is not None, "the encoder calls a reducer that requires a text only with one"
+    text = context.guide.text.cls.unsqueeze(1).to(patches.dtype)
     return context.blocks.cls_row(block, torch.cat([text, context.prefix[:, 1:], patches], dim=1)).mean(dim=1)

@@ -18,6 +18,7 @@ from elip.models.text import MLMHead
 from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
 from elip.objectives.itm import itm_loss
 from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
+from elip.reduction.guide import Guide, Text
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
 from elip.task.alignment import AlignmentConfig, AlignmentTask
@@ -81,7 +82,7 @@ class Pretrain(AlignmentTask):
         both, both_mask = torch.cat([ids, masked.ids]), torch.cat([mask, mask])
         keys, teacher = self._momentum_pass(image, both, both_mask, masked.labels)
         text, masked_text = encoder.encode(both, both_mask).chunk(2)
-        vision = model.albef.encode_image(image, text[:, 0], progress=progress.fraction, **keys.guidance())
+        vision = model.albef.encode_image(image, model.guide(keys, Text(text, mask), progress.fraction))
 
         image_feat, text_feat = model.albef.image_feat(vision.embeds), model.albef.text_feat(text)
         sim = model.contrast(image_feat, text_feat, keys)
@@ -107,7 +108,7 @@ class Pretrain(AlignmentTask):
         """Return matching logits [B, 2] of each image with its caption."""
         encoder, mask = self.model.albef.text_encoder, batch["mask"]
         text = encoder.encode(batch["ids"], mask)
-        vision = self.model.albef.encode_image(batch["image"], text[:, 0])
+        vision = self.model.albef.encode_image(batch["image"], Guide(Text(text, mask)))
         return self.model.matching_logits(encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask)))
 
     def example_batch(self, batch_size: int) -> Batch:
@@ -150,7 +151,9 @@ class Pretrain(AlignmentTask):
         """Return the twin's features and its logits at the masked places [M, vocabulary]."""
         slow, head = self.model.slow, self.model.momentum["mlm_head"]
         text, masked_text = slow.text_encoder.encode(both, both_mask).chunk(2)
-        keys = self.model.momentum_features(image, text, reduce=self.settings.reduce_momentum)
+        keys = self.model.momentum_features(
+            image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum
+        )
         image_kv = slow.text_encoder.project(keys.vision.embeds, keys.vision.mask)
         fused = slow.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
         return keys, head(fused[labels != IGNORE], slow.text_encoder.embeddings.word_embeddings.weight)

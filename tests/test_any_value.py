@@ -12,8 +12,8 @@ from elip.config import RunConfig, TaskConfig, config_from_dict, config_to_dict,
 from elip.config.describe import models
 from elip.config.options import BertOptions, VitOptions
 from elip.errors import ElipError
-from elip.preflight import check_run, dry_build
 from elip.registry import REDUCERS, TASKS
+from elip.task.preflight import check_run, dry_build
 from tests.conftest import PROJECT
 from tests.tasks.small import small_run
 
@@ -63,7 +63,7 @@ def check_all(values: dict[str, Any], keys: Iterable[tuple[str, ...]]) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elip.hub.unreachable", lambda: "it is not asked in tests")
+    monkeypatch.setattr("elip.weights.hub.unreachable", lambda: "it is not asked in tests")
 
 
 def startable(task: str, digits: Path, tiny: list[str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Longest(TokenReducer):
         return tokens if keep == tokens.num_tokens else self.reduced(tokens, keep, context)
 
     def num_keep(self, block: int, tokens: Tokens, context: ReductionContext) -> int:
-        return self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        return self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
 
     def scores(self, tokens: Tokens, context: ReductionContext) -> Tensor:
         return tokens.x.norm(dim=-1)
@@ -67,7 +67,7 @@ class Neighbours(TokenReducer):
         self.schedule = RemovalSchedule("neighbours", encoder.depth, encoder.num_patches, r=r)
 
     def after_attention(self, block: int, tokens: Tokens, attention: Any, context: ReductionContext) -> Tokens:
-        pairs = min(self.schedule.num_remove(block, context.progress), tokens.num_tokens // 2)
+        pairs = min(self.schedule.num_remove(block, context.guide.progress), tokens.num_tokens // 2)
         if not pairs:
             return tokens
         group = torch.arange(tokens.num_tokens)

@@ -16,6 +16,7 @@ from elip.engine.results import write_picture
 from elip.errors import ConfigError
 from elip.models.contrastive import AlignmentModel
 from elip.models.grad_cam import matching_map
+from elip.reduction.guide import Guide, Text, Watch
 from elip.registry import TASKS
 from elip.sheets import Example, examples_sheet, kept_patches_sheet
 from elip.task import Task
@@ -97,7 +98,7 @@ def draw(task: Task, pairs: Sequence[tuple[str, str]], heat_layer: int | None) -
             images.append(task.eval_transform(replace(task.images, root=".").open(path, "IMAGE")))
     image, (ids, mask) = torch.stack(images), task.tokenizer.encode(texts, task.fitting(None))
     albef = task.model.albef
-    kept = albef.encode_image(image, albef.text_encoder.encode(ids, mask)[:, 0], track_source=True).kept
+    kept = albef.encode_image(image, Guide(Text(albef.text_encoder.encode(ids, mask), mask)), Watch(source=True)).kept
     if heat_layer is not None:
         return _with_heat(image, texts, kept[max(kept)] if kept else None, _heat(task, image, ids, mask, heat_layer))
     if not kept:

@@ -32,6 +32,11 @@ class Work(NamedTuple):
     has_gradient: bool
     kind: Kind
 
+    @property
+    def looked_ahead(self) -> bool:
+        """Whether a reducer ran it ahead."""
+        return any(scope.rpartition(".")[2] == "look_ahead" for scope in self.scopes)
+
 
 def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> Counter[Work]:
     """Return the MACs of one forward pass, which is run once.

@@ -45,13 +45,12 @@ class EvaluationCost:
         return {"reducer": "none" if note else self._reducer, "note": note, **gmacs}
 
     def _why_dense(self, call: EncoderCall) -> str | None:
-        given = call.given
-        reducer = given.get("reducer")
+        reducer = call.reducer
         if self._reducer == "none":
             return None
         if reducer is None:
             return "images are encoded without a reducer"
-        if reducer.requires_text and given.get("text_cls") is None:
+        if reducer.requires_text and call.guide.text is None:
             return f"{self._reducer.split()[0]} needs a text, and images are encoded without one: all tokens are kept"
         return None
 

@@ -83,6 +83,6 @@ def _part(work: Work, places: dict[str, Part]) -> Part:
     found = [places[path] for path in paths if path in places]
     if "momentum" in found:
         return "momentum"
-    if "look_ahead" in work.scopes:
+    if work.looked_ahead:
         return "look_ahead"
     return found[-1] if found else "heads"

@@ -38,7 +38,7 @@ def measure_properties(encoder: VisionEncoder, reducer: TokenReducer) -> Propert
     model, batch_size = Classifier(encoder, reducer), 2
     with undisturbed(model, training=False), torch.no_grad():
         inputs = tuple(torch.cat([tensor] * batch_size) for tensor in model.example())
-        has_source = model.encode(*inputs, track_source=True).tokens.source is not None
+        has_source = model.encode(*inputs, source=True).tokens.source is not None
     with undisturbed(model, training=True):
         saved = saved_bytes(lambda: model.loss(*inputs), model)
     whole = encoder.num_prefix_tokens + encoder.grid[0] * encoder.grid[1]

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from elip.efficiency.count import count_macs
 from elip.efficiency.state import encoders_of, undisturbed, unreduced
 from elip.models.momentum import MomentumTwins
-from elip.models.vision import BlockTokens, VisionEncoder, VisionOutput
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide
 from elip.reduction.reducer import TokenReducer
+from elip.reduction.walk import BlockTokens, VisionOutput
 
 IMAGES = 4
 """Images of a batch to take the mean over where costs differ between images."""
@@ -24,28 +26,25 @@ class EncoderCall(NamedTuple):
     Args:
         encoder: that ran.
         training: whether it was in training mode.
-        args, options: of the call.
+        image, reducer, guide: of the call.
         blocks: tokens in each block.
     """
 
     encoder: VisionEncoder
     training: bool
-    args: tuple[Any, ...]
-    options: dict[str, Any]
+    image: Tensor
+    reducer: TokenReducer | None
+    guide: Guide
     blocks: list[BlockTokens]
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """What the encoder was called with, by the names that `VisionEncoder.forward` has for it."""
-        given = dict(signature(VisionEncoder.forward).bind(self.encoder, *self.args, **self.options).arguments)
-        del given["self"]
-        return given
 
     def gmacs(self, images: int) -> float:
         """Return the GMACs of the same pass over one image, the mean over the first `images` of them."""
-        replay = _Replay(self.encoder, self.given)
-        with undisturbed(replay, training=self.training), torch.no_grad():
-            totals = [sum(count_macs(replay, replay.inputs(i)).values()) for i in range(min(images, replay.images))]
+        totals = []
+        for first in range(min(images, len(self.image))):
+            one = slice(first, first + 1)
+            replay = _Replay(self.encoder, self.reducer, self.guide.map(lambda tensor, one=one: tensor[one]))
+            with undisturbed(replay, training=self.training), torch.no_grad():
+                totals.append(sum(count_macs(replay, (self.image[one],)).values()))
         return fmean(totals) / 1e9
 
     def dense_gmacs(self) -> float:
@@ -65,9 +64,10 @@ def watch_encoders(model: nn.Module, remember: Callable[[EncoderCall], None], wa
 
     def hook(encoder: VisionEncoder, args: tuple[Any, ...], options: dict[str, Any], output: VisionOutput) -> None:
         if wanted(encoder):
-            first = tuple(_of_first_images(value) for value in args)
-            named = {name: _of_first_images(value) for name, value in options.items()}
-            remember(EncoderCall(encoder, encoder.training, first, named, output.blocks))
+            given = signature(VisionEncoder.forward).bind(encoder, *args, **options).arguments
+            guide = (given.get("guide") or Guide()).map(_of_first_images)
+            image, reducer = _of_first_images(given["image"]), given.get("reducer")
+            remember(EncoderCall(encoder, encoder.training, image, reducer, guide, output.blocks))
 
     twins = {id(copy) for part in model.modules() if isinstance(part, MomentumTwins) for copy in encoders_of(part)}
     for encoder in encoders_of(model):
@@ -76,28 +76,19 @@ def watch_encoders(model: nn.Module, remember: Callable[[EncoderCall], None], wa
 
 
 class _Replay(nn.Module):
-    """A pass of an image encoder as a module that takes tensors only."""
+    """A pass of an image encoder as a module that takes images only."""
 
-    def __init__(self, encoder: VisionEncoder, given: dict[str, Any]) -> None:
+    def __init__(self, encoder: VisionEncoder, reducer: TokenReducer | None, guide: Guide) -> None:
         super().__init__()
         self.encoder = encoder
-        self.reducer: TokenReducer | None = given.pop("reducer", None)
-        self._tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-        self._rest = {name: value for name, value in given.items() if name not in self._tensors}
-        self.images = len(self._tensors["image"])
+        self.reducer = reducer
+        self._guide = guide
 
-    def inputs(self, index: int) -> tuple[Tensor, ...]:
-        """Return what one image is called with."""
-        return tuple(tensor[index : index + 1] for tensor in self._tensors.values())
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        given = dict(zip(self._tensors, tensors, strict=True))
-        return self.encoder(reducer=self.reducer, **given, **self._rest).embeds
+    def forward(self, image: Tensor) -> Tensor:
+        return self.encoder(image, self.reducer, self._guide).embeds
 
 
-def _of_first_images(value: Any) -> Any:
-    """Return a tensor [B, ...] for a few images, in a memory of its own; anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    value = value[:IMAGES].detach().clone()
-    return value.float() if value.is_floating_point() else value  # a half of mixed precision
+def _of_first_images(tensor: Tensor) -> Tensor:
+    """Return a tensor [B, ...] for a few images, in a memory of its own."""
+    tensor = tensor[:IMAGES].detach().clone()
+    return tensor.float() if tensor.is_floating_point() else tensor  # a half of mixed precision

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from elip.efficiency.count import Work, count_macs
-from elip.efficiency.look_ahead import LookAhead, looking_ahead_through
 from elip.efficiency.memory import peak_cuda_bytes, saved_bytes
 from elip.efficiency.parts import PassCost, by_part
 from elip.efficiency.state import device_of, encoders_of, undisturbed
 from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Pass, Spread, adaptive, mean_trace, token_trace
 from elip.models.momentum import MomentumTwins
-from elip.models.vision import BlockTokens, VisionOutput
+from elip.reduction.walk import BlockTokens, VisionOutput
 from elip.task import Batch, Progress, Task
 
 BATCH_SIZE = 2
@@ -102,12 +101,11 @@ def train_step_macs(task: Task) -> float:
 
 
 class _Call(nn.Module):
-    """One way to call a task, as a module that takes tensors only, and a place for look-ahead."""
+    """One way to call a task, as a module that takes tensors only."""
 
     def __init__(self, task: Task, batch: Batch, run: Callable[[Batch], Tensor]) -> None:
         super().__init__()
         self.task = task
-        self.look_ahead = LookAhead()
         self._run = run
         self._rest = {name: value for name, value in batch.items() if not isinstance(value, Tensor)}
         tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
@@ -119,8 +117,7 @@ class _Call(nn.Module):
 
     def count(self) -> Counter[Work]:
         """Return the MACs of one such call."""
-        with looking_ahead_through(self.look_ahead, self.task):
-            return count_macs(self, self.inputs)
+        return count_macs(self, self.inputs)
 
 
 class _Step(NamedTuple):

@@ -11,10 +11,11 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from elip.efficiency.count import Work, count_macs
-from elip.efficiency.look_ahead import LookAhead, looking_ahead_through
 from elip.efficiency.state import device_of, undisturbed
-from elip.models.vision import BlockTokens, VisionEncoder, VisionOutput
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.reducer import TokenReducer
+from elip.reduction.walk import BlockTokens, VisionOutput
 
 NOISE_IMAGES = 8
 """Pictures of noise that stand for a data set where costs differ between images and none is given."""
@@ -107,7 +108,7 @@ def vision_cost(
     works = sum((one.works for one in passes), Counter[Work]())
     return VisionCost(
         total=sum(works.values()) / len(passes),
-        look_ahead=sum(macs for work, macs in works.items() if "look_ahead" in work.scopes) / len(passes),
+        look_ahead=sum(macs for work, macs in works.items() if work.looked_ahead) / len(passes),
         norm=sum(macs for work, macs in works.items() if work.kind == "norm") / len(passes),
         tokens=mean_trace([token_trace(one.blocks) for one in passes]),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -138,13 +139,12 @@ def mean_trace(traces: Sequence[list[BlockTrace]]) -> list[BlockTrace]:
 
 
 class Classifier(nn.Module):
-    """Encoder, reducer and head as one module that takes tensors only, and a place for look-ahead."""
+    """Encoder, reducer and head as one module that takes tensors only."""
 
     def __init__(self, encoder: VisionEncoder, reducer: TokenReducer | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.reducer = reducer
-        self.look_ahead = LookAhead()
         self.blocks: list[BlockTokens] = []
 
     def forward(self, image: Tensor, text_cls: Tensor | None = None) -> Tensor:
@@ -155,16 +155,16 @@ class Classifier(nn.Module):
         output = self.encode(image, text_cls)
         return self.encoder.classify(output.embeds).square().mean() + sum(output.losses.values())
 
-    def encode(self, image: Tensor, text_cls: Tensor | None = None, *, track_source: bool = False) -> VisionOutput:
+    def encode(self, image: Tensor, text_cls: Tensor | None = None, *, source: bool = False) -> VisionOutput:
         """Return the image's tokens; those of each block are kept in `blocks`."""
-        output = self.encoder(image, self.reducer, text_cls=text_cls, track_source=track_source)
+        guide = Guide() if text_cls is None else Guide(text_of_cls(text_cls))
+        output = self.encoder(image, self.reducer, guide, Watch(source=source))
         self.blocks = output.blocks
         return output
 
     def count(self, inputs: tuple[Tensor, ...]) -> Pass:
         """Return one pass, counted."""
-        with looking_ahead_through(self.look_ahead, self.encoder):
-            return Pass(count_macs(self, inputs), self.blocks)
+        return Pass(count_macs(self, inputs), self.blocks)
 
     def noise(self, count: int) -> Tensor:
         """Return pictures of noise, [count, 3, H, W]."""

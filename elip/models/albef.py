@@ -3,16 +3,16 @@
 Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation", NeurIPS 2021.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.config.schema import ModelConfig, ReducerConfig
 from elip.errors import ConfigError
 from elip.models.text import TextEncoder
-from elip.models.vision import VisionEncoder, VisionOutput
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, TeacherNeeds, Watch
 from elip.reduction.reducer import TokenReducer
+from elip.reduction.walk import VisionOutput
 from elip.registry import REDUCERS
 from elip.weights.bert import bert_config
 
@@ -76,24 +76,23 @@ class Albef(nn.Module):
         self.text_encoder.checkpoint_activations = enabled
 
     def encode_image(
-        self, image: Tensor, text_cls: Tensor | None = None, *, reduce: bool = True, **options: Any
+        self, image: Tensor, guide: Guide | None = None, watch: Watch | None = None, *, reduce: bool = True
     ) -> VisionOutput:
         """Return the image's tokens.
 
         Args:
             image: [B, 3, H, W].
-            text_cls: [B, D of the text], for reducers that let the text decide.
+            guide: what may decide which patches to keep.
+            watch: what to give back beside the tokens.
             reduce: run under the reducer; else keep all tokens.
-            options: see `VisionEncoder.forward`.
         """
         reducer = self.reducer if self.training or self.eval_reducer is None else self.eval_reducer
-        return self.visual_encoder(image, reducer if reduce else None, text_cls=text_cls, **options)
+        return self.visual_encoder(image, reducer if reduce else None, guide, watch)
 
     @property
-    def teacher_rows(self) -> tuple[int, ...]:
-        """Blocks of the momentum twin whose CLS attention the reducer wants: the last one, or none."""
-        wanted = self.reducer is not None and self.reducer.uses_teacher
-        return (self.visual_encoder.depth - 1,) if wanted else ()
+    def teacher_needs(self) -> TeacherNeeds:
+        """What the reducer wants to know of the momentum encoder's pass."""
+        return TeacherNeeds() if self.reducer is None else self.reducer.teacher_needs
 
     def image_feat(self, embeds: Tensor) -> Tensor:
         """Return unit features from CLS, or from the mean token of a ViT without one: [B, P + N, D] to [B, E]."""

@@ -3,14 +3,16 @@
 Li et al., "Align before Fuse", NeurIPS 2021, sections 3.3 and 5.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from elip.models.albef import Albef
 from elip.models.momentum import MomentumTwins
-from elip.models.vision import VisionOutput
+from elip.reduction.guide import Guide, Text, Watch
+from elip.reduction.walk import VisionOutput
 
 
 class Fused(NamedTuple):
@@ -32,7 +34,16 @@ class Classified(NamedTuple):
     vision: VisionOutput
 
 
-def fuse_texts(albef: Albef, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Fused:
+def fuse_texts(
+    albef: Albef,
+    image: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+    guide: Guide | None = None,
+    watch: Watch | None = None,
+    *,
+    reduce: bool = True,
+) -> Fused:
     """Return the hidden states of texts that each go with the same number of images.
 
     Args:
@@ -40,14 +51,17 @@ def fuse_texts(albef: Albef, image: Tensor, ids: Tensor, mask: Tensor, **options
         image: [T, 3, H, W], or [T, K, 3, H, W] where each text goes with K images. All images of a text are encoded
             with that text, for reducers that let it decide.
         ids, mask: [T, L].
-        options: of the image encoder.
+        guide: of the image encoder, but for the text.
+        watch: what to give back of the image encoder beside the tokens.
+        reduce: run it under the reducer; else keep all tokens.
     """
     encoder = albef.text_encoder
     text = encoder.encode(ids, mask)
     num_images = 1 if image.dim() == 4 else image.shape[1]
     if image.dim() == 5:
         image = image.transpose(0, 1).flatten(0, 1)  # the first image of every text, then the second of every text
-    vision = albef.encode_image(image, text[:, 0].repeat(num_images, 1), **options)
+    guide = replace(guide or Guide(), text=Text(text, mask).repeat(num_images))
+    vision = albef.encode_image(image, guide, watch, reduce=reduce)
     fused = encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask))
     return Fused(fused, vision)
 
@@ -77,14 +91,16 @@ class FusedClassifier(nn.Module):
         """Let the twins follow; once per optimiser step, before its forward pass."""
         self.momentum.follow(self.online())
 
-    def forward(self, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Classified:
+    def forward(
+        self, image: Tensor, ids: Tensor, mask: Tensor, guide: Guide | None = None, watch: Watch | None = None
+    ) -> Classified:
         """Return logits of texts with their images; see `fuse_texts`."""
-        fused = fuse_texts(self.albef, image, ids, mask, **options)
+        fused = fuse_texts(self.albef, image, ids, mask, guide, watch)
         return Classified(self.cls_head(fused.cls), fused.vision)
 
     @torch.no_grad()
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor) -> Classified:
         """Return what the twins say of the same images, which they see whole, and texts."""
         slow: Albef = self.momentum["albef"]  # type: ignore[assignment]
-        fused = fuse_texts(slow, image, ids, mask, reduce=False, cls_rows=self.albef.teacher_rows)
+        fused = fuse_texts(slow, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
         return Classified(self.momentum["cls_head"](fused.cls), fused.vision)

@@ -4,7 +4,6 @@ Li et al., "Align before Fuse", NeurIPS 2021, sections 3.2 and 3.3.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 from elip.models.albef import Albef
 from elip.models.momentum import FeatureQueues, MomentumTwins
 from elip.models.text import ImageKV
-from elip.models.vision import VisionOutput
 from elip.objectives.itc import Similarities, similarities
 from elip.objectives.itm import Negatives, sample_negatives
+from elip.reduction.guide import Guide, Text
+from elip.reduction.walk import VisionOutput
 
 MIN_TEMP, MAX_TEMP = 0.001, 0.5
 """Bounds of the learned temperature, as published."""
@@ -27,10 +27,6 @@ class MomentumFeatures:
     image: Tensor
     text: Tensor
     vision: VisionOutput
-
-    def guidance(self) -> dict[str, Any]:
-        """Return what a reducer may learn from the twin, as options of the image encoder."""
-        return self.vision.guidance()
 
 
 @dataclass(frozen=True)
@@ -96,15 +92,25 @@ class AlignmentModel(nn.Module):
         return self.momentum["albef"]  # type: ignore[return-value]
 
     @torch.no_grad()
-    def momentum_features(self, image: Tensor, text: Tensor, *, reduce: bool = False) -> MomentumFeatures:
+    def momentum_features(self, image: Tensor, text: Text, *, reduce: bool = False) -> MomentumFeatures:
         """Return the twin's features of a batch; it sees the whole image unless `reduce`.
 
         Args:
             image: [B, 3, H, W].
-            text: [B, L, D], from the twin's own text layers.
+            text: from the twin's own text layers.
         """
-        output = self.slow.encode_image(image, text[:, 0], reduce=reduce, cls_rows=self.albef.teacher_rows)
-        return MomentumFeatures(self.slow.image_feat(output.embeds), self.slow.text_feat(text), output)
+        output = self.slow.encode_image(image, Guide(text), self.albef.teacher_needs.watch(), reduce=reduce)
+        return MomentumFeatures(self.slow.image_feat(output.embeds), self.slow.text_feat(text.states), output)
+
+    def guide(self, keys: MomentumFeatures, text: Text | None = None, progress: float = 1.0) -> Guide:
+        """Return what may decide which patches of a batch to keep in training.
+
+        Args:
+            keys: the twin's features of the batch.
+            text: of each image; None where images are encoded alone.
+            progress: share of the training done.
+        """
+        return Guide(text, progress, keys.vision.teacher(self.albef.teacher_needs))
 
     def contrast(self, image_feat: Tensor, text_feat: Tensor, keys: MomentumFeatures) -> Similarities:
         """Return similarities [B, B + Q] with the batch's momentum features and the queues, over the temperature."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from elip.models.contrastive import AlignmentModel
+from elip.reduction.guide import Watch
 from elip.reduction.tokens import Tokens
 
 
@@ -29,7 +30,7 @@ def matching_map(model: AlignmentModel, image: Tensor, ids: Tensor, mask: Tensor
     """
     encoder = model.albef.text_encoder
     with torch.no_grad():  # the gradient goes back to a fusion layer only
-        vision = model.albef.encode_image(image, track_source=True)
+        vision = model.albef.encode_image(image, watch=Watch(source=True))
         text, image_kv = encoder.encode(ids, mask), encoder.project(vision.embeds, vision.mask)
     fused, attention = encoder.fuse_watched(text, mask, image_kv, layer)
     weighted = _positive(model.matching_logits(fused)[:, 1].sum(), attention).mean(dim=1)  # [B, L, P + N]
@@ -51,7 +52,7 @@ def contrast_map(model: AlignmentModel, image: Tensor, ids: Tensor, mask: Tensor
         [B, rows, columns], on the patch grid; 0 where a patch was dropped.
     """
     albef = model.albef
-    vision = albef.encode_image(image, track_source=True, attention_of=block)
+    vision = albef.encode_image(image, watch=Watch(source=True, attention=block))
     assert vision.attention is not None
     similarity = (albef.image_feat(vision.embeds) * albef.text_feat(albef.text_encoder.encode(ids, mask))).sum()
     similarity = similarity / model.temp

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
+from elip.reduction.guide import Guide, TeacherNeeds
 from elip.reduction.schedule import KeepSchedule, RemovalSchedule, scaled_ratios, scaled_removals
 from elip.reduction.tokens import Tokens
 
@@ -77,6 +78,21 @@ class AttentionFacts:
     matrix: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What is wanted of one block's attention.
+
+    Args:
+        needs: what to compute beside its output.
+        bias: added to the logits of each key, prefix tokens included, [B, P + N]; None for nothing.
+        function: used in place of softmax attention; None for the fused one.
+    """
+
+    needs: Needs = Needs.NOTHING
+    bias: Tensor | None = None
+    function: "AttentionFunction | None" = None
+
+
 class Blocks(Protocol):
     """The encoder's own blocks, for a reducer that looks ahead."""
 
@@ -100,20 +116,14 @@ class ReductionContext:
     Args:
         blocks: the encoder's blocks.
         training: whether the pass is one of training.
-        text_cls: [B, width of the text], last hidden state of the text layers at [CLS]; None without a text.
-        progress: share of the training done, in [0, 1]; 1 in evaluation.
-        scores: [B, P], importance of each original patch computed elsewhere (attention of the momentum tower), or None.
-        teacher: [B, P, D], patch tokens of an unreduced encoder for the same images (momentum tower), or None.
+        guide: text, progress of the training, and what the teacher saw.
         prefix: [B, number of prefix tokens, D], the prefix tokens now; to read only.
         state: anything the reducer carries from block to block.
     """
 
     blocks: Blocks
     training: bool
-    text_cls: Tensor | None = None
-    progress: float = 1.0
-    scores: Tensor | None = None
-    teacher: Tensor | None = None
+    guide: Guide = field(default_factory=Guide)
     prefix: Tensor = field(default_factory=lambda: torch.empty(0))
     state: dict[str, Any] = field(default_factory=dict)
 
@@ -134,8 +144,9 @@ class TokenReducer(nn.Module):
     """Where the method comes from, e.g. "Liang et al., ICLR 2022, arXiv:2202.07800"."""
     requires_text: ClassVar[bool] = False
     """Keep all tokens in a pass without a text (or fail there, if `strict`)."""
-    uses_teacher: ClassVar[bool] = False
-    """Wants `ReductionContext.scores` and `.teacher` where a momentum tower can give them."""
+    teacher_needs: TeacherNeeds = TeacherNeeds()
+    """What it wants to know of the momentum encoder's pass, where there is one, as `Guide.teacher`; set it in the
+    constructor where it depends on the encoder."""
     soft: ClassVar[bool] = False
     """Each token it makes draws on many: no patch lives in one of them, so that there is no source map, and keeping as
     many tokens as there are is not the identity."""

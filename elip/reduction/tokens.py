@@ -142,7 +142,7 @@ class Tokens:
         """
         if self.source is None:
             raise ValueError(
-                "these tokens have no source map: ask the encoder for it (track_source=True); "
+                "these tokens have no source map: watch it (Watch(source=True)); "
                 "a reducer that mixes tokens softly cannot give one"
             )
         values = self.x if values is None else values

@@ -28,7 +28,7 @@ def evaluate_classifier(
 
     Args:
         data: texts with pictures and labels.
-        classify: a batch and options of the image encoder to logits.
+        classify: a batch, and by keyword what to `watch` in the image encoder, to logits.
         collate: items to a batch.
         labels: names of the classes, by number.
         names: of the pictures of a text, for the sheet.
@@ -55,7 +55,7 @@ def evaluate_classifier(
             data,
             torch.tensor([_given_to_truth(one) for one in predictions]),
             lambda index: _describe(predictions[index]),
-            lambda batch, **options: classify(batch, **options).vision,
+            lambda batch, watch: classify(batch, watch=watch).vision,
             collate,
             names,
             num_pictures,

@@ -17,9 +17,10 @@ from elip.data.ids import check_image_ids
 from elip.data.retrieval import Described, DescribedTrainSet, RetrievalEvalItem, RetrievalEvalSet
 from elip.errors import ConfigError
 from elip.models.contrastive import MAX_TEMP, MIN_TEMP, AlignmentModel, MomentumFeatures
-from elip.models.vision import VisionOutput
 from elip.objectives.itc import itc_loss, same_image_targets, soft_targets
 from elip.objectives.itm import Negatives, itm_loss
+from elip.reduction.guide import Text
+from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput
 from elip.task.recall import check_candidates, evaluate_retrieval
 from elip.task.vision_language import DistilledConfig, MomentumConfig, VisionLanguageTask, tokens_per_block
@@ -184,7 +185,7 @@ class PairFinetuningTask(AlignmentTask):
         model, alpha = self.model, self.settings.alpha_now(progress)
         keys = self._momentum_features(batch)
         text = model.albef.text_encoder.encode(ids, mask)
-        vision = model.albef.encode_image(batch["image"], progress=progress.fraction, **keys.guidance())
+        vision = model.albef.encode_image(batch["image"], model.guide(keys, progress=progress.fraction))
 
         sim = model.contrast(model.albef.image_feat(vision.embeds), model.albef.text_feat(text), keys)
         same = image_id[:, None] == image_id  # [B, B]
@@ -218,7 +219,8 @@ class PairFinetuningTask(AlignmentTask):
 
     @torch.no_grad()
     def _momentum_features(self, batch: Batch) -> MomentumFeatures:
-        text = self.model.slow.text_encoder.encode(batch["ids"], batch["mask"])
+        ids, mask = batch["ids"], batch["mask"]
+        text = Text(self.model.slow.text_encoder.encode(ids, mask), mask)
         return self.model.momentum_features(batch["image"], text)
 
     @torch.no_grad()

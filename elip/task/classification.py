@@ -15,6 +15,7 @@ from elip.data.labelled import Labelled, LabelledEvalSet, LabelledTrainSet, read
 from elip.models.albef import Albef
 from elip.models.classifier import Classified, FusedClassifier
 from elip.objectives.distillation import distilled_cross_entropy
+from elip.reduction.guide import Guide, Watch
 from elip.task.accuracy import evaluate_classifier
 from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput
 from elip.task.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
@@ -49,9 +50,9 @@ class ClassificationTask(VisionLanguageTask):
         ids, mask = self.tokenizer.encode(batch.pop("caption"), self.fitting(self.text_length))
         return {**batch, "ids": ids, "mask": mask}
 
-    def classify(self, batch: Batch, **options: Any) -> Classified:
-        """Return logits for a batch; options: of the image encoder."""
-        return self.model(batch["image"], batch["ids"], batch["mask"], **options)
+    def classify(self, batch: Batch, guide: Guide | None = None, watch: Watch | None = None) -> Classified:
+        """Return logits for a batch; the guide is that of the image encoder, but for the text."""
+        return self.model(batch["image"], batch["ids"], batch["mask"], guide, watch)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits [B, labels] of texts with their images."""
@@ -142,11 +143,11 @@ class FusedClassificationTask(ClassificationTask):
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         settings, label = self.settings, batch["label"]
         alpha = settings.alpha_now(progress)
-        soft, guidance = None, {}
-        if settings.distill or self.model.albef.teacher_rows:
+        soft, teacher, needs = None, None, self.model.albef.teacher_needs
+        if settings.distill or needs:
             taught = self.model.teach(batch["image"], batch["ids"], batch["mask"])
-            soft, guidance = taught.logits if settings.distill else None, taught.vision.guidance()
-        logits, vision = self.classify(batch, progress=progress.fraction, **guidance)
+            soft, teacher = taught.logits if settings.distill else None, taught.vision.teacher(needs)
+        logits, vision = self.classify(batch, Guide(progress=progress.fraction, teacher=teacher))
         return StepOutput(
             losses={"loss_cls": distilled_cross_entropy(logits, label, soft, alpha), **vision.losses},
             logs={"alpha": alpha, **batch_accuracy(logits, label), **tokens_per_block(vision)},

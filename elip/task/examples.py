@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from elip.models.vision import VisionOutput
+from elip.reduction.guide import Watch
+from elip.reduction.walk import VisionOutput
 from elip.sheets import Box, Example, best_and_worst, examples_sheet
 from elip.task.contract import Batch, Evaluator
 
@@ -25,7 +26,7 @@ def draw_best_and_worst(
     data: Dataset,
     quality: Tensor,
     describe: Callable[[int], Account],
-    encode: Callable[..., VisionOutput],
+    encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
     names: Sequence[str],
     num_pictures: int,
@@ -37,7 +38,7 @@ def draw_best_and_worst(
         data: items that `collate` joins to a batch with a key `image`: [b, 3, H, W], or [b, K, 3, H, W].
         quality: [N], of the items, the higher the better.
         describe: from an item's number to what the sheet says of it.
-        encode: a batch, and options of the image encoder, to the tokens of its images, all first ones first.
+        encode: a batch, and what to watch, to the tokens of its images, all first ones first.
         names: of the K pictures of an item.
         num_pictures: items on the sheet.
         evaluator: spreads the work over ranks.
@@ -47,7 +48,7 @@ def draw_best_and_worst(
         return {}
 
     def show(batch: Batch) -> dict[str, Tensor]:
-        kept = encode(batch, track_source=True).kept
+        kept = encode(batch, Watch(source=True)).kept
         image = batch["image"]
         image = image[:, None] if image.dim() == 4 else image  # [b, K, 3, H, W]
         if not kept:

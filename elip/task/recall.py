@@ -18,6 +18,7 @@ from elip.data.retrieval import RetrievalEvalSet
 from elip.data.text import Tokenizer
 from elip.errors import DataError
 from elip.models.albef import Albef
+from elip.reduction.guide import Guide, Text, Watch
 from elip.sheets import kept_patches_sheet
 from elip.task.contract import Batch, EvalResult, Evaluator
 from elip.task.examples import Account, draw_best_and_worst
@@ -99,7 +100,7 @@ def evaluate_retrieval(
                 data.images,
                 lead(scores.i2t, data.image_to_texts),
                 lambda index: _describe(predictions[index]),
-                lambda batch, **options: albef.encode_image(batch["image"], **options),
+                lambda batch, watch: albef.encode_image(batch["image"], watch=watch),
                 collate_samples,
                 ["image"],
                 num_pictures,
@@ -145,8 +146,9 @@ def _kept_patches(
 
     def encode(batch: Batch) -> dict[str, Tensor]:
         texts = first_text[batch["index"].cpu()]
-        hidden = albef.text_encoder.encode(ids[texts].to(batch["image"].device), mask[texts].to(batch["image"].device))
-        output = albef.encode_image(batch["image"], hidden[:, 0], track_source=True)
+        captions, there = (t[texts].to(batch["image"].device) for t in (ids, mask))
+        text = Text(albef.text_encoder.encode(captions, there), there)
+        output = albef.encode_image(batch["image"], Guide(text), Watch(source=True))
         return {"image": batch["image"], **{f"kept{block}": kept for block, kept in output.kept.items()}}
 
     if not len(first_text):

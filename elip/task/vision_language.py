@@ -18,8 +18,8 @@ from elip.data.transforms import EvalTransform, TrainTransform
 from elip.data.words import HoldsTexts, count_known
 from elip.models.albef import Albef
 from elip.models.text import MLMHead
-from elip.models.vision import VisionOutput
 from elip.objectives.distillation import alpha_at
+from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, Progress, Task
 from elip.task.preflight import check_data, check_text, check_weights, load_tokenizer
 from elip.weights.bert import load_bert

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, text_of_cls
 from elip.reduction.reducer import TokenReducer
 from elip.testing.trial import Trial, expect, images, made_up, tiny_vit
 
@@ -49,7 +50,7 @@ class _Embeds(nn.Module):
         self.reducer = reducer
 
     def forward(self, image: Tensor, text_cls: Tensor) -> Tensor:
-        return self.encoder(image, self.reducer, text_cls=text_cls).embeds
+        return self.encoder(image, self.reducer, Guide(text_of_cls(text_cls))).embeds
 
 
 def _model(trial: Trial) -> tuple[_Embeds, tuple[Tensor, Tensor]]:

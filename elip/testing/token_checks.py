@@ -5,10 +5,11 @@ from torch import Tensor
 
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.schedule import KeepSchedule, RemovalSchedule
 from elip.reduction.tokens import Tokens
-from elip.testing.trial import Trial, Visit, expect, images, tiny_vit, transparent_vit, watch
+from elip.testing.trial import Trial, Visit, expect, images, made_up_text, record_visits, tiny_vit, transparent_vit
 
 GRIDS = (14, 16, 24)
 """Rows and columns of patches that make 197, 257 and 577 tokens with CLS."""
@@ -22,7 +23,7 @@ def prefix_survives(trial: Trial) -> None:
     for registers in (0, 4):
         encoder = tiny_vit(reg_tokens=registers)
         reducer = trial.reducer(encoder)
-        visits = watch(reducer)
+        visits = record_visits(reducer)
         output = trial.run(encoder, reducer, images(2, encoder))
         for visit in visits:
             expect(visit.prefix_kept, f"block {visit.block}: the prefix tokens in context.prefix are to read only")
@@ -53,7 +54,7 @@ def works_at_any_grid(trial: Trial) -> None:
     for grid in GRIDS:
         encoder = tiny_vit(grid)
         reducer = trial.reducer(encoder)
-        visits = watch(reducer)
+        visits = record_visits(reducer)
         output = trial.run(encoder, reducer, images(1, encoder))
         expect(bool(output.embeds.isfinite().all()), f"{grid * grid + 1} tokens: NaN or infinity in the output")
         _follow(reducer, visits)
@@ -65,7 +66,7 @@ def class_token_or_refusal(trial: Trial) -> None:
     encoder = tiny_vit(class_token=False, global_pool="avg")
     try:
         reducer = trial.reducer(encoder)
-        visits = watch(reducer)
+        visits = record_visits(reducer)
         trial.run(encoder, reducer, images(2, encoder))
     except ElipError as error:
         expect("class token" in str(error), f"refuses a ViT without a class token, but does not say so: {error}")
@@ -82,7 +83,7 @@ def class_token_or_refusal(trial: Trial) -> None:
 def sizes_count_patches(trial: Trial) -> None:
     """The size of a token is the number of patches that live in it; soft tokens share all patches among them."""
     encoder = tiny_vit()
-    tokens = trial.run(encoder, trial.reducer(encoder), images(3, encoder), track_source=True).tokens
+    tokens = trial.run(encoder, trial.reducer(encoder), images(3, encoder), watch=Watch(source=True)).tokens
     if trial.cls.soft:
         total = tokens.sizes.sum(1)
         fits = tokens.size is None or torch.allclose(total, torch.full_like(total, tokens.num_patches), rtol=1e-4)
@@ -109,7 +110,7 @@ def source_is_right(trial: Trial) -> None:
     encoder = transparent_vit()
     image = images(2, encoder)
     patches = encoder.embed(image)[:, encoder.num_prefix_tokens :]
-    tokens = trial.run(encoder, trial.reducer(encoder), image, track_source=True).tokens
+    tokens = trial.run(encoder, trial.reducer(encoder), image, watch=Watch(source=True)).tokens
     if trial.cls.soft:
         expect(tokens.source is None, "is soft and has a source map; make new tokens with Tokens.mix")
         return
@@ -133,7 +134,7 @@ def order_is_kept(trial: Trial) -> None:
     if not trial.cls.keeps_order:
         return
     encoder = tiny_vit()
-    tokens = trial.run(encoder, trial.reducer(encoder), images(3, encoder), track_source=True).tokens
+    tokens = trial.run(encoder, trial.reducer(encoder), images(3, encoder), watch=Watch(source=True)).tokens
     for source, alone in zip(_source(tokens), tokens.kept().flatten(1), strict=True):
         rising = bool((source[alone].diff() > 0).all())
         expect(rising, "keeps_order is True, but kept patches are not in image order: sort the places kept")
@@ -155,8 +156,8 @@ def _check_form(visit: Visit) -> None:
 
 
 def _check_counts(trial: Trial, encoder: VisionEncoder, reducer: TokenReducer, progress: float) -> None:
-    visits = watch(reducer)
-    trial.run(encoder, reducer, images(2, encoder), progress=progress)
+    visits = record_visits(reducer)
+    trial.run(encoder, reducer, images(2, encoder), Guide(made_up_text(2, encoder), progress))
     _follow(reducer, visits)
 
 

@@ -9,15 +9,19 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from elip.models.vision import VisionEncoder, VisionOutput
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Text, Watch
 from elip.reduction.reducer import ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
+from elip.reduction.walk import VisionOutput
 
 GRID = 14
 """Rows and columns of the usual ViT here: 196 patches."""
 DEPTH = 12
 """Blocks: as many as the default parameters of reducers are made for."""
 WIDTH = 32
+TEXT_LENGTH = 5
+"""Tokens of a made-up text."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,16 @@ class Trial:
         """Return a new reducer of another strength."""
         return self.reducer(encoder, **self.cls.at_strength(self.params, strength))
 
-    def run(self, encoder: VisionEncoder, reducer: TokenReducer | None, image: Tensor, **options: Any) -> VisionOutput:
-        """Return what the encoder makes of the images, with a made-up text for each."""
-        text = made_up((len(image), encoder.width), seed=3).to(image.dtype)
-        return encoder(image, reducer, **{"text_cls": text, **options})
+    def run(
+        self,
+        encoder: VisionEncoder,
+        reducer: TokenReducer | None,
+        image: Tensor,
+        guide: Guide | None = None,
+        watch: Watch | None = None,
+    ) -> VisionOutput:
+        """Return what the encoder makes of the images; without a guide, of each under a made-up text."""
+        return encoder(image, reducer, guide or Guide(made_up_text(len(image), encoder)), watch)
 
 
 def expect(condition: bool | Tensor, message: str) -> None:
@@ -107,7 +117,7 @@ def transparent_vit() -> VisionEncoder:
     encoder = tiny_vit(width=256, std=0.03).double()
     for index in range(encoder.depth):
         for layer in ("attn.proj", "mlp.fc2"):
-            for parameter in encoder.block(index).get_submodule(layer).parameters():
+            for parameter in encoder.blocks[index].get_submodule(layer).parameters():
                 nn.init.zeros_(parameter)
     nn.init.normal_(encoder.patch_embed.get_parameter("proj.weight"), std=1.0)
     nn.init.normal_(encoder.get_parameter("pos_embed"), std=1.0, generator=torch.Generator().manual_seed(5))
@@ -126,7 +136,15 @@ def made_up(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def watch(reducer: TokenReducer) -> list[Visit]:
+def made_up_text(batch: int, encoder: VisionEncoder) -> Text:
+    """Return made-up texts of several tokens as wide as the encoder, the last of which are padding in every other."""
+    states = made_up((batch, TEXT_LENGTH, encoder.width), seed=3).to(next(encoder.parameters()).dtype)
+    mask = torch.ones(batch, TEXT_LENGTH, dtype=torch.bool)
+    mask[::2, TEXT_LENGTH // 2 :] = False
+    return Text(states, mask)
+
+
+def record_visits(reducer: TokenReducer) -> list[Visit]:
     """Return a list that fills with what the reducer does from now on."""
     visits: list[Visit] = []
 
@@ -136,7 +154,7 @@ def watch(reducer: TokenReducer) -> list[Visit]:
             prefix, copy = context.prefix, context.prefix.clone()
             after = hook(block, tokens, *rest)
             kept = context.prefix is prefix and torch.equal(prefix, copy)
-            visits.append(Visit(block, tokens, after, kept, context.progress))
+            visits.append(Visit(block, tokens, after, kept, context.guide.progress))
             return after
 
         return call

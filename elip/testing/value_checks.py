@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from elip.models.vision import VisionEncoder, VisionOutput
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Teacher, Watch
 from elip.reduction.reducer import TokenReducer
-from elip.testing.trial import Trial, expect, images, made_up, tiny_vit, watch
+from elip.reduction.walk import VisionOutput
+from elip.testing.trial import Trial, expect, images, made_up, made_up_text, record_visits, tiny_vit
 
 SAME = 1e-6
 """Differences up to this are rounding errors."""
@@ -18,7 +20,7 @@ def keep_all_is_identity(trial: Trial) -> None:
     """At strength 0 the encoder gives what it gives without a reducer, to 1e-6; soft reducers keep the number."""
     encoder = tiny_vit()
     reducer, image = trial.at_strength(encoder, 0.0), images(2, encoder)
-    whole, output = trial.run(encoder, None, image), trial.run(encoder, reducer, image, track_source=True)
+    whole, output = trial.run(encoder, None, image), trial.run(encoder, reducer, image, watch=Watch(source=True))
     left, arrived = output.tokens.num_tokens, whole.tokens.num_tokens
     expect(left == arrived, f"at strength 0 (at_strength) {left} of {arrived} patch tokens are left")
     if trial.cls.soft:
@@ -67,12 +69,12 @@ def images_are_independent(trial: Trial) -> None:
     """What an image gives does not depend on its neighbours in the batch, nor on its place there."""
     encoder = tiny_vit().double()  # rounding, which differs between batch sizes, decides no choice in double precision
     reducer, image = trial.reducer(encoder), images(4, encoder)
-    text = made_up((4, encoder.width), seed=3).double()
-    together = _by_image(trial.run(encoder, reducer, image, text_cls=text))
-    turned = _by_image(trial.run(encoder, reducer, image.flip(0), text_cls=text.flip(0)))
+    guide = Guide(made_up_text(4, encoder))
+    together = _by_image(trial.run(encoder, reducer, image, guide))
+    turned = _by_image(trial.run(encoder, reducer, image.flip(0), guide.map(lambda t: t.flip(0))))
     for place, (mine, among_others) in enumerate(zip(together, reversed(list(turned)), strict=True)):
         here = slice(place, place + 1)
-        alone = next(_by_image(trial.run(encoder, reducer, image[here], text_cls=text[here])))
+        alone = next(_by_image(trial.run(encoder, reducer, image[here], guide.map(lambda t, here=here: t[here]))))
         for other in (alone, among_others):
             same = mine.shape == other.shape and torch.allclose(mine, other, atol=SAME)
             expect(same, f"what image {place} gives depends on the images beside it")
@@ -85,8 +87,9 @@ def gradients_reach_parameters(trial: Trial) -> None:
     _backward(trial, encoder, None, image)
     reached = {name for name, p in encoder.named_parameters() if _reached(p)}
     encoder.zero_grad()
-    teacher, visits = _teacher(trial, encoder, image), watch(reducer)
-    _backward(trial, encoder, reducer, image, **teacher)
+    guide = Guide(made_up_text(len(image), encoder), teacher=_teacher(encoder, reducer, image))
+    visits = record_visits(reducer)
+    _backward(trial, encoder, reducer, image, guide)
     for visit in visits:
         expect(visit.after.x.requires_grad, f"block {visit.block}: no gradient gets through the patch tokens")
     cut = [name for name, p in encoder.named_parameters() if name in reached and not _reached(p)]
@@ -113,7 +116,7 @@ def half_precision_is_finite(trial: Trial) -> None:
 
 
 def _backward(
-    trial: Trial, encoder: VisionEncoder, reducer: TokenReducer | None, image: Tensor, **given: Tensor
+    trial: Trial, encoder: VisionEncoder, reducer: TokenReducer | None, image: Tensor, guide: Guide | None = None
 ) -> None:
     """Run one step of training up to the gradients, on a loss of all tokens and the reducer's own."""
     with torch.random.fork_rng([]):
@@ -121,7 +124,7 @@ def _backward(
         encoder.train()
         if reducer is not None:
             reducer.train()
-        output = trial.run(encoder, reducer, image, **given)
+        output = trial.run(encoder, reducer, image, guide)
     for name, loss in output.losses.items():
         expect(loss.dim() == 0 and loss.isfinite(), f"the loss {name!r} is not one finite number: {loss}")
     weights = made_up(tuple(output.embeds.shape), seed=6)
@@ -130,12 +133,9 @@ def _backward(
 
 
 @torch.no_grad()
-def _teacher(trial: Trial, encoder: VisionEncoder, image: Tensor) -> dict[str, Tensor]:
-    """Return what a momentum tower would tell the reducer; nothing for one that does not want it."""
-    if not trial.cls.uses_teacher:
-        return {}
-    whole = trial.run(encoder, None, image, cls_rows=(encoder.depth - 1,))
-    return {"teacher": whole.tokens.x, "scores": whole.cls_rows[encoder.depth - 1].mean(dim=1)}
+def _teacher(encoder: VisionEncoder, reducer: TokenReducer, image: Tensor) -> Teacher | None:
+    """Return what a momentum encoder would tell the reducer; None for one that wants nothing."""
+    return encoder(image, watch=reducer.teacher_needs.watch()).teacher(reducer.teacher_needs)
 
 
 def _reached(parameter: Tensor) -> bool:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elip.data.boxes import clip, iou
-from elip.models.vision import VisionOutput
+from elip.reduction.guide import Watch
+from elip.reduction.walk import VisionOutput
 from elip.sheets import Box
 from elip.task import Batch, EvalResult, Evaluator
 from elip.task.examples import Account, draw_best_and_worst
@@ -24,7 +25,7 @@ MIN_IOU = 0.5
 def evaluate_grounding(
     data: GroundingEvalSet,
     locate: Callable[[Batch], Tensor],
-    encode: Callable[..., VisionOutput],
+    encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
     num_pictures: int,
     evaluator: Evaluator,
@@ -36,7 +37,7 @@ def evaluate_grounding(
     Args:
         data: texts with pictures and boxes.
         locate: a batch to a map [b, rows, columns], the larger the more the text is there.
-        encode: a batch, and options of the image encoder, to the tokens of its images.
+        encode: a batch, and what to watch in the image encoder, to the tokens of its images.
         collate: items to a batch.
         num_pictures: examples on the sheet.
         evaluator: spreads the work over ranks.

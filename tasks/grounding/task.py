@@ -65,7 +65,7 @@ class Grounding(PairFinetuningTask):
         return evaluate_grounding(
             self.evaluated_on(split),
             self.locate,
-            lambda batch, **options: self.model.albef.encode_image(batch["image"], **options),
+            lambda batch, watch: self.model.albef.encode_image(batch["image"], watch=watch),
             self.collate,
             self.config.eval.pictures,
             evaluator,

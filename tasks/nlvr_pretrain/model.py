@@ -3,13 +3,12 @@
 Li et al., "Align before Fuse", NeurIPS 2021, section 5 (NLVR2).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from elip.models.albef import Albef
 from elip.models.classifier import Classified, fuse_texts
+from elip.reduction.guide import Guide, Text, Watch
 from tasks.nlvr_pretrain.objective import CHOICES, Pairs, draw_pairs
 
 
@@ -34,13 +33,15 @@ class TextAssignment(nn.Module):
         albef.vision_proj.requires_grad_(False)
         albef.text_proj.requires_grad_(False)
 
-    def forward(self, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Classified:
+    def forward(
+        self, image: Tensor, ids: Tensor, mask: Tensor, guide: Guide | None = None, watch: Watch | None = None
+    ) -> Classified:
         """Return logits [T, 3] of texts with two images each; see `fuse_texts`."""
-        fused = fuse_texts(self.albef, image, ids, mask, **options)
+        fused = fuse_texts(self.albef, image, ids, mask, guide, watch)
         return Classified(self.ta_head(fused.cls), fused.vision)
 
     def assign(
-        self, image: Tensor, ids: Tensor, mask: Tensor, pairs: Pairs | None = None, **options: Any
+        self, image: Tensor, ids: Tensor, mask: Tensor, pairs: Pairs | None = None, progress: float = 1.0
     ) -> tuple[Classified, Pairs]:
         """Return logits [B, 3] of texts with two images of their batch, and which two.
 
@@ -50,11 +51,11 @@ class TextAssignment(nn.Module):
             image: [B, 3, H, W].
             ids, mask: [B, L], the text of each image.
             pairs: the images that each text meets; None draws them, the more alike the more likely.
-            options: of the image encoder.
+            progress: share of the training done.
         """
         encoder = self.albef.text_encoder
         text = encoder.encode(ids, mask)
-        vision = self.albef.encode_image(image, text[:, 0], **options)
+        vision = self.albef.encode_image(image, Guide(Text(text, mask), progress))
         similarity: Tensor | None = None
         if pairs is None:
             similarity = self._similarity(vision.embeds)

@@ -4,7 +4,6 @@ Li et al., "Align before Fuse", NeurIPS 2021, section 5 (NLVR2).
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -18,6 +17,7 @@ from elip.data.retrieval import RetrievalEvalItem
 from elip.errors import ConfigError
 from elip.models.classifier import Classified
 from elip.models.pair_text import PairTextEncoder
+from elip.reduction.guide import Guide, Watch
 from elip.registry import TASKS
 from elip.task import Batch, Progress, StepOutput
 from elip.task.classification import ClassificationTask, batch_accuracy
@@ -94,11 +94,11 @@ class TextAssignmentTask(ClassificationTask):
         annotations = load_annotations(getattr(data, split), RetrievalEvalItem)
         return AssignmentEvalSet(annotations, self.images, self.eval_transform, data.max_words)
 
-    def classify(self, batch: Batch, **options: Any) -> Classified:
+    def classify(self, batch: Batch, guide: Guide | None = None, watch: Watch | None = None) -> Classified:
         if "second_image" in batch:
             pair = torch.stack([batch["image"], batch["image"][batch["second_image"]]], dim=1)
             batch = {**batch, "image": pair}
-        return super().classify(batch, **options)
+        return super().classify(batch, guide, watch)
 
     def example_batch(self, batch_size: int) -> Batch:
         """Return noise for images, each beside the next one, and captions of full length."""

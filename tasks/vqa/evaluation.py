@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from elip.models.vision import VisionOutput
+from elip.reduction.guide import Watch
+from elip.reduction.walk import VisionOutput
 from elip.task import Batch, EvalResult, Evaluator
 from elip.task.examples import Account, draw_best_and_worst
 from elip.task.finite import check_finite
@@ -23,7 +24,7 @@ Answered = dict[str, float]
 def evaluate_vqa(
     data: VqaEvalSet,
     answer: Callable[[Batch], list[Answered]],
-    encode: Callable[..., VisionOutput],
+    encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
     num_pictures: int,
     evaluator: Evaluator,
@@ -36,7 +37,7 @@ def evaluate_vqa(
     Args:
         data: the questions.
         answer: a batch to the answers to its questions.
-        encode: a batch, and options of the image encoder, to the tokens of its images.
+        encode: a batch, and what to watch in the image encoder, to the tokens of its images.
         collate: items to a batch.
         num_pictures: examples on the sheet.
         evaluator: spreads the work over ranks.

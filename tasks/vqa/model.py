@@ -3,7 +3,7 @@
 Li et al., "Align before Fuse", NeurIPS 2021, section 5 (VQA).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from elip.models.albef import Albef
 from elip.models.classifier import Fused, fuse_texts
 from elip.models.momentum import MomentumTwins
-from elip.models.vision import VisionOutput
+from elip.reduction.guide import Guide, Watch
+from elip.reduction.walk import VisionOutput
 from tasks.vqa.decoder import AnswerDecoder
 
 
@@ -59,26 +60,30 @@ class AnsweringModel(nn.Module):
         """Let the twins follow; once per optimiser step, before its forward pass."""
         self.momentum.follow(self.online())
 
-    def ask(self, image: Tensor, ids: Tensor, mask: Tensor, **options: Any) -> Fused:
+    def ask(
+        self, image: Tensor, ids: Tensor, mask: Tensor, guide: Guide | None = None, watch: Watch | None = None
+    ) -> Fused:
         """Return questions that have met their images, in all layers of the text encoder; see `fuse_texts`."""
-        return fuse_texts(self.albef, image, ids, mask, **options)
+        return fuse_texts(self.albef, image, ids, mask, guide, watch)
 
-    def forward(self, image: Tensor, ids: Tensor, mask: Tensor, answers: Answers, **options: Any) -> NextWords:
+    def forward(
+        self, image: Tensor, ids: Tensor, mask: Tensor, answers: Answers, guide: Guide | None = None
+    ) -> NextWords:
         """Return what words the answers to questions should go on with.
 
         Args:
             image: [B, 3, H, W].
             ids, mask: [B, L], the questions.
             answers: to them.
-            options: of the image encoder.
+            guide: of the image encoder, but for the text.
         """
-        return _next_words(self.ask(image, ids, mask, **options), mask, answers, self.decoder)
+        return _next_words(self.ask(image, ids, mask, guide), mask, answers, self.decoder)
 
     @torch.no_grad()
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor, answers: Answers) -> NextWords:
         """Return what the twins say to the same images, which they see whole, questions and answers."""
         slow: Albef = self.momentum["albef"]  # type: ignore[assignment]
-        asked = fuse_texts(slow, image, ids, mask, reduce=False, cls_rows=self.albef.teacher_rows)
+        asked = fuse_texts(slow, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
         return _next_words(asked, mask, answers, self.momentum["decoder"])  # type: ignore[arg-type]
 
 

@@ -19,8 +19,9 @@ from elip.data.text import TextBatch
 from elip.errors import ConfigError
 from elip.models.albef import Albef
 from elip.models.classifier import Fused
-from elip.models.vision import VisionOutput
 from elip.objectives.distillation import distilled_cross_entropy
+from elip.reduction.guide import Guide, Watch
+from elip.reduction.walk import VisionOutput
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
 from elip.task.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
@@ -131,11 +132,11 @@ class Vqa(VisionLanguageTask):
         model, settings, alpha = self.model, self.settings, self.settings.alpha_now(progress)
         answers = Answers(batch["answer_ids"], batch["answer_mask"], batch["answer_question"])
         inputs = (batch["image"], batch["ids"], batch["mask"], answers)
-        soft, guidance = None, {}
-        if settings.distill or model.albef.teacher_rows:
+        soft, teacher, needs = None, None, model.albef.teacher_needs
+        if settings.distill or needs:
             taught = model.teach(*inputs)
-            soft, guidance = taught.logits if settings.distill else None, taught.vision.guidance()
-        logits, vision = model(*inputs, progress=progress.fraction, **guidance)
+            soft, teacher = taught.logits if settings.distill else None, taught.vision.teacher(needs)
+        logits, vision = model(*inputs, Guide(progress=progress.fraction, teacher=teacher))
 
         there = follows(answers.mask)  # [A, M - 1]
         words = answers.ids[:, 1:][there]
@@ -225,11 +226,11 @@ class Vqa(VisionLanguageTask):
         ids, mask = self.tokenizer.encode(batch.pop("question"), self.fitting(None))
         return {**batch, "ids": ids, "mask": mask}
 
-    def _ask(self, batch: Batch, **options: Any) -> Fused:
-        return self.model.ask(batch["image"], batch["ids"], batch["mask"], **options)
+    def _ask(self, batch: Batch, watch: Watch | None = None) -> Fused:
+        return self.model.ask(batch["image"], batch["ids"], batch["mask"], watch=watch)
 
-    def _encode(self, batch: Batch, **options: Any) -> VisionOutput:
-        return self._ask(batch, **options).vision
+    def _encode(self, batch: Batch, watch: Watch) -> VisionOutput:
+        return self._ask(batch, watch).vision
 
     def _question(self, batch: Batch) -> QuestionKV:
         return self.model.decoder.project(self._ask(batch).states, batch["mask"])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from elip.config.schema import VisionConfig
 from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, text_of_cls
 from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -68,4 +69,5 @@ class Classifier(nn.Module):
         self.reducer = reducer
 
     def forward(self, image: Tensor, text_cls: Tensor | None = None) -> Tensor:
-        return self.encoder.classify(self.encoder(image, self.reducer, text_cls=text_cls).embeds)
+        guide = None if text_cls is None else Guide(text_of_cls(text_cls))
+        return self.encoder.classify(self.encoder(image, self.reducer, guide).embeds)

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from elip.hosts.attention import self_attention
-from elip.models.vision import VisionEncoder, VisionOutput
-from elip.reduction.reducer import ReductionContext
+from elip.hosts.timm import self_attention
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Teacher
+from elip.reduction.reducer import ReductionContext, Wishes
 from elip.reduction.tokens import Tokens
+from elip.reduction.walk import VisionOutput
 from elip.registry import REDUCERS
 from reducers.dynamicvit import DynamicViT, masked_softmax
 from tests.golden.vit import LOGITS, TOKENS, Reference, load_reference, small_vit
@@ -43,7 +45,7 @@ def build(folder: Path, reference: Reference, distance: str = "mse") -> tuple[Vi
 def train_pass(folder: Path, reference: Reference, distance: str) -> tuple[VisionEncoder, DynamicViT, VisionOutput]:
     encoder, reducer = build(folder, reference, distance)
     train = reference.run("train.").tensors
-    return encoder, reducer, encoder(train["image"], reducer, teacher=train["teacher_tokens"])
+    return encoder, reducer, encoder(train["image"], reducer, Guide(teacher=Teacher(tokens=train["teacher_tokens"])))
 
 
 def test_the_predictor_agrees(golden_reducers: Path, reference: Reference) -> None:
@@ -62,10 +64,10 @@ def test_masked_softmax_agrees(reference: Reference) -> None:
 def test_a_block_with_masked_attention_agrees(golden_reducers: Path, reference: Reference) -> None:
     encoder, reducer = build(golden_reducers, reference)
     x, policy = reference.tensors["block0.x"], reference.tensors["softmax.policy"].squeeze(-1)
-    context = ReductionContext(blocks=encoder.make_blocks(encoder), training=True, prefix=x[:, :1])
+    context = ReductionContext(blocks=None, training=True, prefix=x[:, :1])
     context.state["decisions"] = [policy[:, 1:]]
     function = reducer.attention(0, Tokens(x[:, 1:], (1, x.shape[1] - 1)), context)
-    out, _ = self_attention(encoder.attn(0), x, 1, function=function)
+    out, _ = self_attention(encoder.blocks[0].attn, x, 1, Wishes(function=function))
     torch.testing.assert_close(out, reference.tensors["block0.attn_out"], **TOKENS)
 
 

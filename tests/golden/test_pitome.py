@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Watch
 from elip.reduction.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -97,7 +98,7 @@ def test_the_whole_vit_agrees_in_every_run(golden_reducers: Path, reference: Ref
     for run in reference.settings["runs"]:
         reducer, expected = build(encoder, reference, run), reference.run(f"{run}.").tensors
         assert_same_pass(encoder, reducer, expected | {"image": image})
-        output, _ = stream(encoder, image, reducer, track_source=True)
+        output, _ = stream(encoder, image, reducer, Watch(source=True))
         assert torch.equal(membership(output.tokens.source, output.tokens.num_tokens), expected["source"][:, 1:, 1:])
 
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from elip.reduction.guide import Guide, Text
 from elip.reduction.reducer import ReductionContext
 from elip.reduction.tokens import Tokens
 from elip.task import Progress, StepOutput, Task
@@ -134,7 +135,7 @@ def test_elip_keeps_the_published_patches_and_tokens(
 
     monkeypatch.setattr(reducer, "scores", spy_scores)
     monkeypatch.setattr(reducer, "before_block", spy_before)
-    output = albef.encode_image(golden["image"], golden["text_embeds"][:, 0])
+    output = albef.encode_image(golden["image"], Guide(Text(golden["text_embeds"], golden["attention_mask"])))
     torch.testing.assert_close(output.embeds, golden["image_embeds_elip"], **OUTPUT)
     torch.testing.assert_close(albef.image_feat(output.embeds), golden["image_feat"], **OUTPUT)
     for stage, block in enumerate(sizes["begin"]):

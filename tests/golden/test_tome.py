@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from elip.reduction.guide import Watch
 from elip.reduction.merging import bipartite_matching, clamped, merge_mean, sum_by_group
 from elip.reduction.schedule import RemovalSchedule
 from elip.reduction.tokens import Tokens
@@ -68,7 +69,7 @@ def test_the_whole_vit_agrees_under_every_schedule(golden_reducers: Path) -> Non
         )
         expected = reference.run(f"{schedule}.{kind}.").tensors | {"image": reference.tensors["image"]}
         assert_same_pass(encoder, reducer, expected)
-        output, _ = stream(encoder, expected["image"], reducer, track_source=True)
+        output, _ = stream(encoder, expected["image"], reducer, Watch(source=True))
         last = encoder.depth - 1
         torch.testing.assert_close(output.tokens.sizes.unsqueeze(-1), expected[f"size.block{last}"][:, 1:])
         assert torch.equal(membership(output.tokens.source, output.tokens.num_tokens), expected["source"][:, 1:, 1:])

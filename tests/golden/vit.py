@@ -13,9 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from elip.models.vision import VisionEncoder, VisionOutput
+from elip.hosts.timm import TimmBlock
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.tokens import Tokens
+from elip.reduction.walk import VisionOutput
 
 TOKENS = {"rtol": 0.0, "atol": 1e-4}
 LOGITS = {"rtol": 0.0, "atol": 5e-5}
@@ -66,21 +69,19 @@ def small_vit(folder: Path) -> VisionEncoder:
 
 @torch.no_grad()
 def stream(
-    encoder: VisionEncoder, image: Tensor, reducer: TokenReducer | None, **options: Any
+    encoder: VisionEncoder, image: Tensor, reducer: TokenReducer | None, watch: Watch | None = None
 ) -> tuple[VisionOutput, list[Tensor]]:
     """Return the encoder's output, and the residual stream that leaves each block, [B, P + N, D]."""
     left: list[Tensor] = []
-    mlp_half = encoder.mlp_half
+    mlp = TimmBlock.mlp
 
-    def watched(index: int, x: Tensor) -> Tensor:
-        left.append(mlp_half(index, x))
+    def watched(block: TimmBlock, x: Tensor) -> Tensor:
+        left.append(mlp(block, x))
         return left[-1]
 
-    encoder.mlp_half = watched  # type: ignore[method-assign]
-    try:
-        return encoder(image, reducer, **options), left
-    finally:
-        encoder.mlp_half = mlp_half  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TimmBlock, "mlp", watched)
+        return encoder(image, reducer, watch=watch), left
 
 
 def assert_same_pass(encoder: VisionEncoder, reducer: TokenReducer | None, expected: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from elip.models.grad_cam import contrast_map, matching_map
+from elip.reduction.guide import Watch
 from tests.tasks.small import small_run, small_task, training_batch, without_reducer
 
 MAPS = [(matching_map, 1), (contrast_map, 2)]
@@ -19,7 +20,7 @@ def maps(digits: Path, tiny: list[str], reducer: str, function: Callable[..., Te
     batch = training_batch(task, 4)
     with torch.no_grad():
         found = function(task.model, batch["image"], batch["ids"], batch["mask"], place)
-        kept = task.model.albef.encode_image(batch["image"], track_source=True).tokens
+        kept = task.model.albef.encode_image(batch["image"], watch=Watch(source=True)).tokens
     return found, kept, task
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError
 from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.reducer import AttentionFacts, Blocks, EncoderInfo, Needs, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -60,7 +61,7 @@ def test_parameters_keep_timms_names() -> None:
     ("name", "part"), [("vit_pwee_patch16_reg1_gap_256", "ParallelScalingBlock"), ("resnet18", "ResNet")]
 )
 def test_a_model_of_another_kind_is_refused_by_name(name: str, part: str) -> None:
-    with pytest.raises(ElipError, match=f"{part}.*Take a plain ViT"):
+    with pytest.raises(ElipError, match=rf"{part}.*Known: timm\.models\.vision_transformer\.Block"):
         VisionEncoder(timm.create_model(name))
 
 
@@ -146,7 +147,7 @@ class LookAhead(TokenReducer):
 @torch.no_grad()
 def test_looking_ahead_runs_the_encoders_own_blocks(encoder: VisionEncoder, image: Tensor) -> None:
     seen: list = []
-    output = encoder(image, LookAhead(seen), cls_rows=(0,))
+    output = encoder(image, LookAhead(seen), watch=Watch(cls_rows=(0,)))
     torch.testing.assert_close(seen[0], output.cls_rows[0])
     torch.testing.assert_close(seen[1], encoder.blocks[0](encoder.embed(image)))
 
@@ -194,7 +195,7 @@ class Biased(TokenReducer):
 
 @torch.no_grad()
 def test_a_key_bias_reaches_the_softmax_and_spares_the_prefix(encoder: VisionEncoder, image: Tensor) -> None:
-    row = encoder(image, Biased(), cls_rows=(0,)).cls_rows[0]
+    row = encoder(image, Biased(), watch=Watch(cls_rows=(0,))).cls_rows[0]
     assert (row == 0).all()
 
 
@@ -226,10 +227,11 @@ class NeedsText(TokenReducer):
 def test_without_a_text_a_text_guided_reducer_keeps_all_and_says_so_once(
     encoder: VisionEncoder, image: Tensor, caplog: pytest.LogCaptureFixture
 ) -> None:
+    reducer = NeedsText()
     for _ in range(2):
-        torch.testing.assert_close(encoder(image, NeedsText()).embeds, encoder(image).embeds)
+        torch.testing.assert_close(encoder(image, reducer).embeds, encoder(image).embeds)
     assert caplog.text.count("all tokens are kept") == 1
-    assert encoder(image, NeedsText(), text_cls=torch.zeros(2, encoder.width)).tokens.num_tokens == 1
+    assert encoder(image, reducer, guide=Guide(text_of_cls(torch.zeros(2, encoder.width)))).tokens.num_tokens == 1
 
 
 def test_without_a_text_a_strict_reducer_fails(encoder: VisionEncoder, image: Tensor) -> None:

@@ -39,13 +39,10 @@ def test_a_dropped_patch_changes_nothing_that_is_kept() -> None:
 
 def encoder_tail(encoder: VisionEncoder, reducer: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
     """Return the residual stream of an encoder whose first block, where all patches still meet, does nothing."""
-    half = encoder.attention_half, encoder.mlp_half
-    encoder.attention_half = lambda index, x, *rest: (x, None) if index == 0 else half[0](index, x, *rest)
-    encoder.mlp_half = lambda index, x: x if index == 0 else half[1](index, x)
-    try:
-        return encoder(image, reducer).embeds
-    finally:
-        encoder.attention_half, encoder.mlp_half = half
+    for output in (encoder.blocks[0].attn.proj, encoder.blocks[0].mlp.fc2):
+        torch.nn.init.zeros_(output.weight)
+        torch.nn.init.zeros_(output.bias)
+    return encoder(image, reducer).embeds
 
 
 def test_evaluation_drops_down_to_the_ratios() -> None:

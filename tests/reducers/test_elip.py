@@ -8,6 +8,7 @@ import torch
 
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.reducer import EncoderInfo
 from elip.registry import REDUCERS
 
@@ -61,7 +62,7 @@ def test_a_vit_without_a_class_token_is_refused() -> None:
 def test_the_caption_decides_what_is_kept(encoder: VisionEncoder) -> None:
     reducer = REDUCERS.build("elip", encoder.info(), text_weight=0.9, **STAGES)
     image = torch.randn(1, 3, 64, 64).expand(8, -1, -1, -1)
-    kept = encoder(image, reducer, text_cls=10 * torch.randn(8, 32), track_source=True).kept
+    kept = encoder(image, reducer, guide=Guide(text_of_cls(10 * torch.randn(8, 32))), watch=Watch(source=True)).kept
     assert sorted(kept) == [1, 3]
     assert kept[1].sum((1, 2)).tolist() == [8] * 8
     assert len({tuple(picture.flatten().tolist()) for picture in kept[1]}) > 1
@@ -70,7 +71,9 @@ def test_the_caption_decides_what_is_kept(encoder: VisionEncoder) -> None:
 @torch.no_grad()
 def test_registers_stay_and_the_counts_are_those_of_the_schedule(encoder: VisionEncoder) -> None:
     reducer = REDUCERS.build("elip", encoder.info(), **STAGES)
-    output = encoder(torch.randn(2, 3, 64, 64), reducer, text_cls=torch.randn(2, 32), track_source=True)
+    output = encoder(
+        torch.randn(2, 3, 64, 64), reducer, guide=Guide(text_of_cls(torch.randn(2, 32))), watch=Watch(source=True)
+    )
     assert [block.mlp for block in output.blocks] == [19, 12, 12, 8, 8, 8]
     assert output.tokens.sizes.sum(1).tolist() == [16, 16]
     assert (output.tokens.source >= 0).all()
@@ -79,8 +82,10 @@ def test_registers_stay_and_the_counts_are_those_of_the_schedule(encoder: Vision
 @torch.no_grad()
 def test_running_the_last_look_ahead_block_in_full_changes_nothing(encoder: VisionEncoder) -> None:
     image, text = torch.randn(2, 3, 64, 64), torch.randn(2, 32)
-    lean = encoder(image, REDUCERS.build("elip", encoder.info(), **STAGES), text_cls=text)
-    full = encoder(image, REDUCERS.build("elip", encoder.info(), full_look_ahead=True, **STAGES), text_cls=text)
+    lean = encoder(image, REDUCERS.build("elip", encoder.info(), **STAGES), guide=Guide(text_of_cls(text)))
+    full = encoder(
+        image, REDUCERS.build("elip", encoder.info(), full_look_ahead=True, **STAGES), guide=Guide(text_of_cls(text))
+    )
     torch.testing.assert_close(lean.embeds, full.embeds)
 
 
@@ -88,7 +93,7 @@ def test_running_the_last_look_ahead_block_in_full_changes_nothing(encoder: Visi
 def test_keeping_all_patches_is_the_identity(encoder: VisionEncoder) -> None:
     reducer = REDUCERS.build("elip", encoder.info(), begin=[1], look_ahead=[2], keep_ratio=[1.0])
     image = torch.randn(2, 3, 64, 64)
-    reduced = encoder(image, reducer, text_cls=torch.randn(2, 32)).embeds
+    reduced = encoder(image, reducer, guide=Guide(text_of_cls(torch.randn(2, 32)))).embeds
     torch.testing.assert_close(reduced, encoder(image).embeds, atol=1e-6, rtol=0)
 
 
@@ -96,7 +101,7 @@ def test_the_guide_costs_no_gradient_but_the_merged_token_passes_one(encoder: Vi
     reducer = REDUCERS.build("elip", encoder.info(), **STAGES)
     text = torch.randn(2, 32, requires_grad=True)
     image = torch.randn(2, 3, 64, 64, requires_grad=True)
-    output = encoder(image, reducer, text_cls=text)
+    output = encoder(image, reducer, guide=Guide(text_of_cls(text)))
     output.embeds[:, -1].square().sum().backward()
     assert text.grad is None
     assert image.grad.flatten(1).abs().amax(1).min() > 0

@@ -5,6 +5,7 @@ import timm
 import torch
 
 from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.registry import REDUCERS
 
 
@@ -21,8 +22,8 @@ def encoder() -> VisionEncoder:
 def test_kept_patches_are_those_whose_keys_the_texts_query_meets_best(encoder: VisionEncoder) -> None:
     reducer = REDUCERS.build("trips", encoder.info(32), begin=[0], keep_ratio=0.5)
     image, text = torch.randn(2, 3, 64, 64), torch.randn(2, 32)
-    output = encoder(image, reducer, text_cls=text, track_source=True)
-    block = encoder.block(0)
+    output = encoder(image, reducer, guide=Guide(text_of_cls(text)), watch=Watch(source=True))
+    block = encoder.blocks[0]
     patches = encoder.embed(image)[:, 1:]
     tokens = block.norm1(torch.cat([text.unsqueeze(1), patches], dim=1))
     q, k, _ = block.attn.qkv(tokens).view(2, 17, 3, 2, 16).permute(2, 0, 3, 1, 4)
@@ -36,5 +37,5 @@ def test_kept_patches_are_those_whose_keys_the_texts_query_meets_best(encoder: V
 def test_another_text_keeps_other_patches(encoder: VisionEncoder) -> None:
     reducer = REDUCERS.build("trips", encoder.info(32), begin=[0], keep_ratio=0.5)
     image = torch.randn(1, 3, 64, 64).expand(8, -1, -1, -1)
-    kept = encoder(image, reducer, text_cls=torch.randn(8, 32), track_source=True).kept[0]
+    kept = encoder(image, reducer, guide=Guide(text_of_cls(torch.randn(8, 32))), watch=Watch(source=True)).kept[0]
     assert len({tuple(picture.flatten().tolist()) for picture in kept}) > 1

@@ -87,7 +87,7 @@ def test_kept_marks_patches_with_a_token_to_themselves() -> None:
 
 def test_restore_without_a_source_map_says_how_to_get_one() -> None:
     tokens = Tokens.start(torch.zeros(1, 4, 2), (2, 2))
-    with pytest.raises(ValueError, match="track_source=True"):
+    with pytest.raises(ValueError, match=r"Watch\(source=True\)"):
         tokens.restore()
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from elip.data.labelled import Labelled
 from elip.models.classifier import Classified
+from elip.reduction.guide import Watch
 from elip.sheets import Example
 from elip.task import EvalResult, examples
 from elip.task.accuracy import evaluate_classifier
@@ -35,10 +36,10 @@ class Vision:
         self.kept = kept
 
 
-def classify(batch: dict[str, Tensor], track_source: bool = False) -> Classified:
+def classify(batch: dict[str, Tensor], watch: Watch | None = None) -> Classified:
     index = batch["image"][:, 0, 0, 0].long()
     grid = torch.arange(4).view(1, 2, 2) < index.view(-1, 1, 1)
-    kept = {1: torch.ones_like(grid), 2: grid} if track_source else {}
+    kept = {1: torch.ones_like(grid), 2: grid} if watch is not None else {}
     return Classified(LOGITS[index], Vision(kept))  # type: ignore[arg-type]
 
 

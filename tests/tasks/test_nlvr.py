@@ -10,6 +10,7 @@ from PIL import Image
 from elip.efficiency.task import task_cost
 from elip.errors import DataError
 from elip.models.albef import Albef
+from elip.reduction.guide import Guide
 from elip.task import Task
 from tests.evaluators import OneProcess
 from tests.tasks.small import (
@@ -76,9 +77,9 @@ def test_both_images_are_encoded_with_the_same_sentence(run: list[str], monkeypa
     task, calls = small_task("nlvr", run), []
     encode = Albef.encode_image
 
-    def spy(self: Albef, image: torch.Tensor, cls: torch.Tensor, **rest: Any) -> Any:
-        calls.append((image, cls))
-        return encode(self, image, cls, **rest)
+    def spy(self: Albef, image: torch.Tensor, guide: Guide, *rest: Any, **named: Any) -> Any:
+        calls.append((image, guide.text.cls))
+        return encode(self, image, guide, *rest, **named)
 
     monkeypatch.setattr(Albef, "encode_image", spy)
     batch = training_batch(task)

@@ -10,6 +10,7 @@ from torch import Tensor
 from elip.config import load_config
 from elip.data.datasets import SampleKey
 from elip.errors import ConfigError, DataError, ElipError
+from elip.reduction.guide import TeacherNeeds
 from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS, TASKS
@@ -155,18 +156,18 @@ def test_text_and_vit_of_different_widths_are_refused_under_elip(tiny: list[str]
 class Student(TokenReducer):
     """Wants to learn from the momentum tower, and adds a loss."""
 
-    uses_teacher = True
+    teacher_needs = TeacherNeeds(cls_rows=(2,), tokens=True)
 
     def __init__(self, encoder: EncoderInfo) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
 
     def auxiliary_losses(self, tokens: Tokens, context: ReductionContext) -> dict[str, Tensor]:
-        assert context.scores is not None
-        assert context.teacher is not None
-        assert context.scores.shape == tokens.x.shape[:2]
-        assert context.progress == pytest.approx(0.5)
-        return {"loss_student": self.scale * (tokens.x - context.teacher).square().mean()}
+        teacher = context.guide.teacher
+        assert {*teacher.cls_rows} == {2}
+        assert teacher.cls_rows[2].shape == (len(tokens.x), 2, tokens.num_tokens)
+        assert context.guide.progress == pytest.approx(0.5)
+        return {"loss_student": self.scale * (tokens.x - teacher.tokens).square().mean()}
 
 
 def test_a_reducer_can_learn_from_the_momentum_tower_and_add_its_own_loss(

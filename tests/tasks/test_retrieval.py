@@ -13,6 +13,7 @@ from elip.data.datasets import SampleKey
 from elip.data.ids import image_number
 from elip.errors import ConfigError, DataError
 from elip.models.albef import Albef
+from elip.reduction.guide import Guide
 from elip.task import Batch, Task
 from tests.evaluators import OneProcess
 from tests.tasks.small import (
@@ -125,10 +126,10 @@ def test_images_are_encoded_alone_so_a_reducer_that_needs_a_text_keeps_all(
     task, guides = small_task("retrieval", [*without_reducer(run), ELIP]), []
     encode = Albef.encode_image
 
-    def spy(self: Albef, image: Tensor, text_cls: Tensor | None = None, **rest: Any) -> Any:
+    def spy(self: Albef, image: Tensor, guide: Guide, **rest: Any) -> Any:
         if self is task.model.albef:
-            guides.append(text_cls)
-        return encode(self, image, text_cls, **rest)
+            guides.append(guide.text)
+        return encode(self, image, guide, **rest)
 
     monkeypatch.setattr(Albef, "encode_image", spy)
     batch = training_batch(task)

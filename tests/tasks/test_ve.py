@@ -10,6 +10,7 @@ from torch import Tensor
 
 from elip.errors import DataError
 from elip.models.albef import Albef
+from elip.reduction.guide import TeacherNeeds
 from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -100,12 +101,14 @@ def test_the_sentence_guides_the_reduction_of_its_image(run: list[str], monkeypa
     task, guides = small_task("ve", run), []
     encode = Albef.encode_image
     monkeypatch.setattr(
-        Albef, "encode_image", lambda self, image, cls, **rest: guides.append(cls) or encode(self, image, cls, **rest)
+        Albef,
+        "encode_image",
+        lambda self, image, guide, *rest, **kw: guides.append(guide.text) or encode(self, image, guide, *rest, **kw),
     )
     batch = training_batch(task)
     task(batch)
     expected = task.model.albef.text_encoder.encode(batch["ids"], batch["mask"])[:, 0]
-    torch.testing.assert_close(guides[0], expected)
+    torch.testing.assert_close(guides[0].cls, expected)
 
 
 @pytest.mark.parametrize("name", ["none", "random"])
@@ -120,17 +123,17 @@ def test_an_evaluation_may_use_another_reducer(run: list[str], name: str) -> Non
 class Student(TokenReducer):
     """Wants to learn from the momentum tower, and adds a loss."""
 
-    uses_teacher = True
+    teacher_needs = TeacherNeeds(cls_rows=(2,), tokens=True)
 
     def __init__(self, encoder: EncoderInfo) -> None:
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
 
     def auxiliary_losses(self, tokens: Tokens, context: ReductionContext) -> dict[str, Tensor]:
-        assert context.scores is not None
-        assert context.teacher is not None
-        assert context.scores.shape == tokens.x.shape[:2]
-        return {"loss_student": self.scale * (tokens.x - context.teacher).square().mean()}
+        teacher = context.guide.teacher
+        assert {*teacher.cls_rows} == {2}
+        assert teacher.cls_rows[2].shape == (len(tokens.x), 2, tokens.num_tokens)
+        return {"loss_student": self.scale * (tokens.x - teacher.tokens).square().mean()}
 
 
 def test_a_reducer_can_learn_from_the_momentum_tower_even_without_distillation(

@@ -26,7 +26,7 @@ class Stripes(TokenReducer):
         self.schedule = KeepSchedule("stripes", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio)
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.progress)
+        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
         if keep == tokens.num_tokens:
             return tokens
         places = torch.arange(keep, device=tokens.x.device) * tokens.num_tokens // keep

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from elip.errors import ConfigError, DataError, ElipError
 from elip.models.albef import Albef
+from elip.reduction.guide import Guide, Watch
 from elip.task import Task
 from elip.task.vision_language import PRETRAINING_ONLY
 from tasks.vqa.decoder import QuestionKV
@@ -100,9 +101,9 @@ def test_the_question_guides_the_reduction_of_its_image_and_the_copies_see_it_wh
     task, calls = small_task("vqa", [*run, "task.distill=true"]), []
     encode = Albef.encode_image
 
-    def spy(self: Albef, image: torch.Tensor, text_cls: torch.Tensor, **rest: Any) -> Any:
-        output = encode(self, image, text_cls, **rest)
-        calls.append((self is task.model.albef, text_cls, output.embeds.shape[1]))
+    def spy(self: Albef, image: torch.Tensor, guide: Guide, *rest: Any, **named: Any) -> Any:
+        output = encode(self, image, guide, *rest, **named)
+        calls.append((self is task.model.albef, guide.text.cls, output.embeds.shape[1]))
         return output
 
     monkeypatch.setattr(Albef, "encode_image", spy)
@@ -118,7 +119,7 @@ def test_an_evaluation_may_use_another_reducer(run: list[str], name: str) -> Non
     options = "begin: [1], keep_ratio: [0.25]" if name == "random" else ""
     task = small_task("vqa", [*run, f"eval.reducer={{name: {name}, {options}}}"])
     batch = training_batch(task)
-    seen = {mode: task.train(mode)._encode(batch).tokens.num_tokens for mode in (True, False)}
+    seen = {mode: task.train(mode)._encode(batch, Watch()).tokens.num_tokens for mode in (True, False)}
     assert seen == {True: 9, False: 16 if name == "none" else 4}
 
 

@@ -1,0 +1,164 @@
+"""timm's ViTs of plain pre-norm blocks: any prefix tokens, q/k norm, layer scale, drop path.
+
+Attention is fused (`scaled_dot_product_attention`) wherever a reducer's wishes allow it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from timm.layers import Attention, PatchDropout
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elip.errors import ElipError
+from elip.reduction.reducer import AttentionFacts, Needs, Wishes
+
+_REMEDY = "Take a plain ViT or DeiT of timm (vit_*, deit_*, deit3_*)."
+
+
+class TimmBlock:
+    """One of timm's `Block`s in two halves. See `elip.reduction.walk.BlockHalves`."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+        self._attn = cast(Attention, block.attn)
+
+    @property
+    def num_heads(self) -> int:
+        """Attention heads."""
+        return self._attn.num_heads
+
+    def attention(self, x: Tensor, num_prefix: int, wishes: Wishes) -> tuple[Tensor, AttentionFacts]:
+        block = self._block
+        out, facts = self_attention(self._attn, block.norm1(x), num_prefix, wishes)
+        return x + block.drop_path1(block.ls1(out)), facts
+
+    def mlp(self, x: Tensor) -> Tensor:
+        block = self._block
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+    def cls_row(self, x: Tensor, num_prefix: int) -> Tensor:
+        return cls_attention_row(self._attn, self._block.norm1(x), num_prefix)
+
+
+class TimmHost:
+    """timm's `VisionTransformer`, or a module that has its parts under their names. See `elip.reduction.walk.Host`.
+
+    Args:
+        vit: checked before (`check`); cheap enough to be made for each pass.
+    """
+
+    def __init__(self, vit: nn.Module) -> None:
+        self._vit: Any = vit
+        self.blocks: Sequence[TimmBlock] = [TimmBlock(cast(Block, block)) for block in self._vit.blocks]
+        self.grid: tuple[int, int] = tuple(self._vit.patch_embed.grid_size)
+        self.width: int = self._vit.embed_dim
+        self.num_prefix_tokens: int = self._vit.num_prefix_tokens
+        self.has_class_token: bool = self._vit.has_class_token
+
+    @staticmethod
+    def check(vit: nn.Module) -> None:
+        """Raise an error that names the first part of a ViT that is not the standard one."""
+        if not isinstance(vit, VisionTransformer):
+            raise ElipError(f"{type(vit).__name__} is not a timm VisionTransformer. {_REMEDY}")
+        if isinstance(vit.get_submodule("patch_drop"), PatchDropout):
+            raise ElipError("this ViT drops patches by itself (patch_drop_rate); use the reducer 'random' instead.")
+        if vit.dynamic_img_size:
+            raise ElipError("dynamic_img_size is not supported: set model.vision.image_size.")
+        for index, block in enumerate(vit.blocks):
+            if type(block) is not Block or type(block.attn) is not Attention:
+                kind = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
+                raise ElipError(
+                    f"block {index} of this ViT is a {kind}, not a pre-norm Block with Attention. {_REMEDY}"
+                )
+
+    def embed(self, image: Tensor) -> Tensor:
+        vit = self._vit
+        x = vit.patch_embed(image)
+        own = (getattr(vit, name, None) for name in ("cls_token", "reg_token"))
+        prefix = [token.expand(len(x), -1, -1) for token in own if token is not None]
+        position = getattr(vit, "pos_embed", None)
+        # Where the class token has no place of its own (DeiT-III, registers), positions are added before it is.
+        if position is not None and vit.no_embed_class:
+            x = x + position
+        x = torch.cat([*prefix, x], dim=1) if prefix else x
+        if position is not None and not vit.no_embed_class:
+            x = x + position
+        return vit.norm_pre(vit.pos_drop(x))
+
+    def norm(self, x: Tensor) -> Tensor:
+        return self._vit.norm(x)
+
+
+def self_attention(
+    attn: Attention,
+    x: Tensor,
+    num_prefix: int,
+    wishes: Wishes = Wishes(),  # noqa: B008  # frozen
+) -> tuple[Tensor, AttentionFacts]:
+    """Return the attention's output and what was asked for beside it.
+
+    Args:
+        attn: timm's module, whose parameters are used.
+        x: normalised tokens.
+        num_prefix: how many of them are prefix tokens.
+        wishes: what else to compute, and how.
+
+    Shape:
+        x: [B, P + N, D];  returns [B, P + N, D]
+    """
+    needs, bias, function = wishes.needs, wishes.bias, wishes.function
+    q, k, v = project_qkv(attn, x)
+    mask = None if bias is None else bias.to(q.dtype)[:, None, None]  # [B, 1, 1, P + N], one row for all queries
+    matrix = softmax_attention(attn, q, k, mask) if Needs.MATRIX in needs else None
+    if function is not None:
+        out = function(q, k, v)
+    elif matrix is not None:
+        out = attn.attn_drop(matrix) @ v
+    else:
+        dropout = attn.attn_drop.p if attn.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=attn.scale)
+    facts = AttentionFacts(
+        cls_row=softmax_attention(attn, q[:, :, :1], k, mask)[:, :, 0, num_prefix:] if Needs.CLS_ROW in needs else None,
+        keys=k[:, :, num_prefix:].mean(dim=1) if Needs.KEYS in needs else None,
+        value_norms=v[:, :, num_prefix:].norm(dim=-1) if Needs.VALUE_NORMS in needs else None,
+        matrix=matrix,
+    )
+    return _project_out(attn, x, out.transpose(1, 2).flatten(2)), facts
+
+
+def cls_attention_row(attn: Attention, x: Tensor, num_prefix: int) -> Tensor:
+    """Return the attention probabilities of CLS over the patches, from one query and all keys; no values.
+
+    Shape:
+        x: [B, P + N, D], normalised;  returns [B, heads, N]
+    """
+    width = attn.qkv.out_features // 3
+    weight, bias = attn.qkv.weight, attn.qkv.bias
+    q = F.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
+    k = F.linear(x, weight[width : 2 * width], None if bias is None else bias[width : 2 * width])
+    q, k = (t.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for t in (q, k))
+    return softmax_attention(attn, attn.q_norm(q), attn.k_norm(k), None)[:, :, 0, num_prefix:]
+
+
+def softmax_attention(attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """Return attention probabilities [B, heads, queries, keys] in float32 precision or better than the inputs'."""
+    logits = (q * attn.scale) @ k.transpose(-2, -1)
+    return (logits if mask is None else logits + mask).softmax(dim=-1)
+
+
+def project_qkv(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key, value, each [B, heads, P + N, d]."""
+    qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.unbind(0)
+    return attn.q_norm(q), attn.k_norm(k), v
+
+
+def _project_out(attn: Attention, x: Tensor, out: Tensor) -> Tensor:
+    # norm and gate came to timm after 1.0; both are identities in the ViTs that older versions know.
+    norm, gate = getattr(attn, "norm", None), getattr(attn, "gate", None)
+    out = out if norm is None else norm(out)
+    out = out if gate is None else out * torch.sigmoid(gate(x))
+    return attn.proj_drop(attn.proj(out))
