@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import timm
 import torch
@@ -25,10 +25,20 @@ _LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoin
 logger = logging.getLogger(__name__)
 
 
+class Normalization(NamedTuple):
+    """Mean and standard deviation of the channels R, G, B, for values in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 class VisionEncoder(nn.Module):
     """A ViT that lets a reducer act before each block and between its attention and its MLP.
 
     Parameters are those of the timm model, under the same names.
+
+    `normalization` is what the model's own config says its images are normalised by, as its published weights were
+    trained; None where it says nothing.
 
     Args:
         vit: a ViT whose blocks a host knows (`elip.hosts`).
@@ -62,6 +72,7 @@ class VisionEncoder(nn.Module):
         self.pooling: str = vit.global_pool
         self.no_embed_class: bool = vit.no_embed_class
         self.pool_include_prefix: bool = vit.pool_include_prefix
+        self.normalization: Normalization | None = normalization_of(vit)
         self.checkpoint_activations = False
         self.look_ahead = LookAhead()
 
@@ -176,6 +187,14 @@ class VisionEncoder(nn.Module):
         if self.checkpoint_activations and self.training and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False)
         return function(*args)
+
+
+def normalization_of(vit: nn.Module) -> Normalization | None:
+    """Return what the model's own config says its images are normalised by; None where it says nothing."""
+    config = getattr(vit, "pretrained_cfg", None) or {}
+    if not {"mean", "std"} <= config.keys():
+        return None
+    return Normalization(tuple(config["mean"]), tuple(config["std"]))
 
 
 def _check_patches(vit: VisionTransformer, side: int) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from elip.config.schema import VisionConfig
@@ -55,6 +56,13 @@ def test_query_and_key_norms_are_applied() -> None:
 def test_parameters_keep_timms_names() -> None:
     vit = small_timm("vit_little_patch16_reg4_gap_256")
     assert set(VisionEncoder(vit).state_dict()) == set(vit.state_dict())
+
+
+def test_images_are_normalised_as_the_models_own_config_says() -> None:
+    assert VisionEncoder(small_timm("vit_tiny_patch16_224")).normalization == ((0.5,) * 3, (0.5,) * 3)
+    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert VisionEncoder(small_timm("deit_tiny_patch16_224")).normalization == imagenet
+    assert VisionEncoder(VisionTransformer(embed_dim=32, depth=1, num_heads=1)).normalization is None
 
 
 @pytest.mark.parametrize(
