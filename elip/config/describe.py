@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from elip.config.messages import spell
+from elip.config.options import Fits, Options
 from elip.config.schema import ReducerConfig, RunConfig, TaskConfig
 from elip.config.sources import CONFIGS
 from elip.errors import ConfigError, did_you_mean
@@ -27,7 +28,10 @@ _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its name, what it takes, its default as YAML (None: it must be given) and what it is for."""
+    """One key: its name, what it takes, its default as YAML, and what it is for.
+
+    A default of None says that the key must be given, "" that it is left to the library whose option it is.
+    """
 
     name: str
     takes: str
@@ -36,7 +40,9 @@ class Key:
 
     def lines(self, indent: str) -> list[str]:
         """Return what a listing says of it."""
-        given = f"{self.name} = {self.default}" if self.default is not None else f"{self.name} (required)"
+        given = (
+            f"{self.name} (required)" if self.default is None else f"{self.name} = {self.default}".removesuffix(" = ")
+        )
         head = f"{indent}{given:34}  {self.takes}"
         return [
             head,
@@ -143,7 +149,8 @@ def models(model: type[BaseModel], place: tuple[str, ...] = ()) -> Iterator[tupl
     """Yield the place of every section of a config, and what it is made of."""
     yield place, model
     for name, field in model.model_fields.items():
-        for inner in (field.annotation, *get_args(field.annotation)):
+        checks = [check for one in field.metadata if isinstance(check := getattr(one, "func", None), Fits)]
+        for inner in (field.annotation, *get_args(field.annotation), *(check.model for check in checks)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 yield from models(inner, (*place, name))
 
@@ -154,11 +161,12 @@ def _task_keys(name: str) -> tuple[Key, ...]:
 
 def _model_keys(model: type[BaseModel]) -> tuple[Key, ...]:
     """Return the keys of a section that hold no section themselves."""
+    is_options = issubclass(model, Options)
     return tuple(
         Key(
             name,
-            _takes(field.annotation, field.metadata),
-            _default(field),
+            _takes(field.annotation, field.metadata).removesuffix(" or null" if is_options else ""),
+            "" if is_options else _default(field),
             (field.description or "").replace("\n", " "),
         )
         for name, field in model.model_fields.items()

@@ -116,6 +116,8 @@ def test_help_on_all_of_the_config_has_every_key_with_type_default_and_purpose(c
         ("reducer.tome", "proportional", "look_ahead"),
         ("reducer", "strict", "max_words"),
         ("optim.lr", "  lr = 0.0001", "min_lr"),
+        ("model.vision.options", "  depth                               whole number, above 0", "num_hidden_layers"),
+        ("model.text.options.vocab_size", "Words; at least the tokenizer's.", "hidden_size"),
         ("task.answer_list", "JSON list of the candidate answers", "k_test"),
         ("task.vqa.k_test", "likeliest first words", "re-ranks"),
         ("output_dir", "runs/default", "plugins"),
