@@ -22,10 +22,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
+from elip.atomic import write_atomically
 from elip.config.messages import Place, explain, spell
 from elip.config.schema import ReducerConfig, RunConfig, TaskConfig
 from elip.config.sources import COMMAND_LINE, Draft, from_mapping, read_files, read_overrides
-from elip.engine.files import write_atomically
 from elip.errors import ConfigError, ElipError
 from elip.registry import REDUCERS, TASKS, is_loaded, load_plugins
 

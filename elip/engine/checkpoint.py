@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elip.atomic import write_atomically, writing
 from elip.distributed import share
-from elip.engine.files import write_atomically, writing
 from elip.errors import CheckpointError, ElipError
 from elip.weights.reading import DamagedError, read_pickled
 

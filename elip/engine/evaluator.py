@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, gather_rows, is_distributed, rank, world_size
 from elip.engine.loader import Collate, read_batches, to_device, usable_workers
-from elip.engine.rng import separate_rng
 from elip.engine.runtime import Run
+from elip.rng import separate_rng
 from elip.task import Batch, EvalResult, Task
 
 Layout = tuple[torch.dtype, torch.Size] | None

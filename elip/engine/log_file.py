@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from elip.engine.files import write_atomically, writing
+from elip.atomic import write_atomically, writing
 from elip.errors import ElipError
 
 LOG_NAME = "log.jsonl"

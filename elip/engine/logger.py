@@ -24,8 +24,8 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from elip.atomic import writing
 from elip.distributed import rank
-from elip.engine.files import writing
 from elip.engine.log_file import Entry, LogFile, cut, read_log
 from elip.engine.step import StepReport
 from elip.errors import ElipError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from elip.engine.files import write_atomically, writing
+from elip.atomic import write_atomically, writing
 from elip.errors import ElipError
 from elip.task import EvalResult
 

@@ -10,7 +10,7 @@ import weakref
 from datetime import datetime
 from pathlib import Path
 
-from elip.engine.files import writing
+from elip.atomic import writing
 from elip.errors import ElipError
 
 LOCK_NAME = "run.lock"

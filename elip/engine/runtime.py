@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 from torch.amp import GradScaler
 
+from elip.atomic import remove_stale_parts, writing
 from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, on_first_rank, rank
-from elip.engine.files import remove_stale_parts, writing
-from elip.engine.rng import seed_everything
 from elip.engine.run_lock import RunLock
 from elip.errors import ConfigError, Interrupted
+from elip.rng import seed_everything
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)

@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import Any
 
+from elip.atomic import write_atomically
 from elip.config import config_to_dict, save_config
 from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, on_first_rank, rank, share
@@ -16,15 +17,14 @@ from elip.engine import checkpoint
 from elip.engine.broken import BrokenSamples
 from elip.engine.continuity import check_data, data_record, tell_schedule, workers_of
 from elip.engine.evaluator import EvaluationStopped, draw_training, evaluate
-from elip.engine.files import write_atomically
 from elip.engine.loader import TrainLoader
 from elip.engine.logger import RunLog
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
 from elip.engine.results import IN_TRAINING, write_pictures, write_result
-from elip.engine.rng import rng_state, set_rng_state
 from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
 from elip.errors import CheckpointError
+from elip.rng import rng_state, set_rng_state
 from elip.task import Batch, EvalResult, Progress, Task
 
 Evaluation = dict[str, Any]

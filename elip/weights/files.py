@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from elip.atomic import write_atomically
 from elip.engine import checkpoint
-from elip.engine.files import write_atomically
 from elip.errors import CheckpointError
 from elip.weights.names import from_albef, is_derived, num_known, to_albef
 from elip.weights.reading import CHECKSUM, SAFETENSORS, checksum, read_safetensors

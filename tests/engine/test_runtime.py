@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from elip.engine.rng import rng_state, seed_everything, separate_rng, set_rng_state
 from elip.engine.runtime import start_run
 from elip.errors import ConfigError, ElipError, Interrupted
+from elip.rng import rng_state, seed_everything, separate_rng, set_rng_state
 from tests.conftest import PROJECT
 from tests.engine.stub import send_self, stub_config
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from elip.engine.files import remove_stale_parts, write_atomically
+from elip.atomic import remove_stale_parts, write_atomically
 from elip.engine.results import write_picture, write_pictures
 from elip.errors import ElipError
 
