@@ -51,6 +51,7 @@ class DynamicViT(TokenReducer):
 
     paper = "Rao et al., NeurIPS 2021, arXiv:2106.02034"
     teacher_needs = TeacherNeeds(tokens=True)
+    losses = ("ratio", "token")
     schedule: KeepSchedule
 
     def __init__(

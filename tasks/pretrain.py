@@ -49,6 +49,7 @@ class Pretrain(AlignmentTask):
     """
 
     Config = PretrainConfig
+    losses = ("itc", "itm", "mlm")
     headline = "r_mean"
 
     def __init__(self, config: RunConfig) -> None:

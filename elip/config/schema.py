@@ -14,6 +14,8 @@ Named = Annotated[str, Field(min_length=1)]
 """A name or path, which is not empty."""
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running mean that one step keeps."""
+Weight = Annotated[float, Field(ge=0)]
+"""What a term counts in a sum; 0 leaves it out."""
 
 
 class Section(BaseModel):
@@ -96,6 +98,8 @@ class TaskConfig(Section):
     """The task by name; its other keys are checked by the task's own `Config`, a subclass of this."""
 
     name: str
+    loss_weights: dict[str, Weight] = {}
+    """Weights of losses in what is minimised, by name as in the log without `loss_` (`itm: 0.5`); others weigh 1."""
 
 
 class DataConfig(Section):

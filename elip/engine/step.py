@@ -34,7 +34,8 @@ class StepReport:
     """What one optimiser step gave, the mean over its forward passes and over all ranks.
 
     Args:
-        losses: by name.
+        loss: what is minimised, `Task.total_loss` of the losses.
+        losses: by name, not weighted.
         logs: by name.
         grad_norm: before clipping.
         skipped: number of broken samples passed over, of all ranks.
@@ -42,17 +43,13 @@ class StepReport:
         stop: whether any rank was asked to stop.
     """
 
+    loss: float
     losses: dict[str, float]
     logs: dict[str, float]
     grad_norm: float
     skipped: int
     skipped_here: list[str]
     stop: bool
-
-    @property
-    def loss(self) -> float:
-        """What is minimised: the sum of the losses."""
-        return sum(self.losses.values())
 
     @property
     def not_finite(self) -> str:
@@ -71,9 +68,13 @@ class StepRunner:
         optimizer: over the task's parameters.
         config: accumulation is given by the number of batches; clipping and compilation are read here.
         run: device, precision, and whether to stop.
+
+    Raises:
+        ConfigError: a loss that the task does not have is given a weight.
     """
 
     def __init__(self, task: Task, optimizer: Optimizer, config: TrainConfig, run: Run) -> None:
+        task.check_loss_weights()
         self._task = task
         self._optimizer = optimizer
         self._run = run
@@ -104,7 +105,7 @@ class StepRunner:
             with self._synchronised(batch is batches[-1]), self._blaming_weights(step, advice):
                 self._forward_backward(batch, progress, 1 / len(batches), tally)
         grad_norm = self._clip()
-        report = tally.report(grad_norm, self._run)
+        report = tally.report(self._task, grad_norm, self._run)
         if report.not_finite and not self._scaler_copes(report):
             raise self._error(step, report.not_finite, "Training stops before this update", advice)
         self.scaler.step(self._optimizer)
@@ -162,7 +163,7 @@ class StepRunner:
         batch = to_device(batch, self._run.device)
         with self._run.autocast():
             output: StepOutput = self._forward(batch, progress)
-        self.scaler.scale(torch.stack([*output.losses.values()]).sum() * share).backward()
+        self.scaler.scale(self._task.total_loss(output.losses) * share).backward()
         if output.after_backward is not None:
             output.after_backward()
         tally.add(output)
@@ -223,7 +224,7 @@ class _Tally:
         numbers = [torch.as_tensor(value, dtype=torch.float64) for value in scalars]
         self._rows.append(torch.stack([n.detach().to(device, non_blocking=True).reshape(()) for n in numbers]))
 
-    def report(self, grad_norm: Tensor, run: Run) -> StepReport:
+    def report(self, task: Task, grad_norm: Tensor, run: Run) -> StepReport:
         """Return the figures over all forward passes and ranks. The one place where a step waits for the device."""
         counts = torch.tensor([len(self.skipped), run.stop_signal is not None], dtype=torch.float64)
         figures = torch.stack(self._rows).mean(dim=0)
@@ -233,8 +234,10 @@ class _Tally:
         *values, skipped, stops = figures.tolist()
         means = [value / world_size() for value in values]
         names = len(self._losses)
+        losses = dict(zip(self._losses, means[:names], strict=True))
         return StepReport(
-            losses=dict(zip(self._losses, means[:names], strict=True)),
+            loss=task.total_loss(losses),
+            losses=losses,
             logs=dict(zip(self._logs, means[names:-1], strict=True)),
             grad_norm=means[-1],
             skipped=round(skipped),

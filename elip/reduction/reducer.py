@@ -5,7 +5,7 @@ only, and one `ReductionContext` per forward pass, where everything lives that b
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, ClassVar, Protocol
@@ -158,6 +158,8 @@ class TokenReducer(nn.Module):
     schedule: KeepSchedule | RemovalSchedule | None = None
     """How many tokens it keeps or removes in which block, where such a schedule says so."""
     strict: bool = False
+    losses: ClassVar[Sequence[str]] = ()
+    """Names, without `loss_`, of what `auxiliary_losses` may give."""
 
     @classmethod
     def at_strength(cls, params: Mapping[str, Any], strength: float) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class AlignmentTask(VisionLanguageTask):
     """
 
     Config = AlignmentConfig
+    losses = ("itc", "itm")
     image_ids: ClassVar[bool] = False
     """Whether the queues remember which image a feature is of."""
 

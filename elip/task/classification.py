@@ -94,6 +94,7 @@ class FusedClassificationTask(ClassificationTask):
     """
 
     Config = FusedClassificationConfig
+    losses = ("cls",)
     Item: ClassVar[Any]
     """The fields of an item, a TypedDict."""
 

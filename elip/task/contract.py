@@ -6,14 +6,20 @@ files that a run writes; the engine (`elip.engine`) knows nothing of any particu
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from elip.config.schema import RunConfig, TaskConfig
+from elip.errors import ConfigError
 
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+LossT = TypeVar("LossT", Tensor, float)
+
+LOSS_PREFIX = "loss_"
+"""What the name of a loss begins with in a step and in the log; settings leave it out."""
 Batch = dict[str, Any]
 """Tensors (moved to the device by the engine), and lists of whatever else a step wants to carry."""
 
@@ -48,8 +54,8 @@ class StepOutput:
     """What one training step gives back.
 
     Args:
-        losses: scalars with gradient, named `loss_...`; the engine minimises their sum and logs each under its name,
-            the sum as `loss`.
+        losses: scalars with gradient, named `loss_...`; the engine minimises `Task.total_loss` of them, logs each
+            under its name as it is, and the total as `loss`.
         logs: named scalars without gradient to log beside them (temperature, alpha, queue fill, tokens per block, ...).
             All steps on all ranks give the same names: the engine logs the mean over ranks.
         after_backward: changes of state that must wait until the gradients are taken, such as filling a queue that
@@ -105,14 +111,27 @@ class Evaluator(Protocol):
         ...
 
 
-class Task(nn.Module):
+class Task(nn.Module, Generic[ConfigT]):
     """A model with its data, objective and metric.
 
-    Subclasses register with `elip.registry.TASKS` and are built from the whole run config.
+    Subclasses register with `elip.registry.TASKS` and are built from the whole run config. They say what their section
+    of it is twice: `class Mine(Task[MineConfig])` for the type checker, `Config = MineConfig` for the reader of YAML.
+    `elip.testing.check_task` holds a class to all that is said here.
+
+    Args:
+        config: of the run.
+
+    Raises:
+        ConfigError: its section `task:` is none of this task's.
+
+    Attributes:
+        settings: the section `task:`.
     """
 
     Config: ClassVar[type[TaskConfig]] = TaskConfig
     """The section `task:` of the config."""
+    losses: ClassVar[Sequence[str]] = ()
+    """Names, without `loss_`, of the losses that a step gives, those of its reducer apart."""
     headline: ClassVar[str]
     """The metric, higher is better, that picks the best checkpoint."""
     leaves_parameters_out: ClassVar[bool] = False
@@ -125,7 +144,12 @@ class Task(nn.Module):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
+        if not isinstance(config.task, self.Config):
+            raise ConfigError(
+                f"task: {type(self).__name__} takes a {self.Config.__name__}, got a {type(config.task).__name__}."
+            )
         self.config = config
+        self.settings = cast(ConfigT, config.task)
 
     @classmethod
     def check_run(cls, config: RunConfig, parts: Sequence[str]) -> None:
@@ -174,6 +198,41 @@ class Task(nn.Module):
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the named losses of one batch."""
         raise NotImplementedError
+
+    def loss_names(self) -> Sequence[str]:
+        """Return the names, without `loss_`, of all losses that a step may give."""
+        return self.losses
+
+    def check_loss_weights(self) -> None:
+        """Raise an error for a weight of a loss that no step gives; the first step tells of a class with no `losses`."""
+        if self.losses:
+            self._refuse_unknown_weights(self.loss_names())
+
+    def total_loss(self, losses: Mapping[str, LossT]) -> LossT:
+        """Return what training minimises: the sum of the losses, each times its weight in `task.loss_weights`.
+
+        Args:
+            losses: of a step, all of them, as in `StepOutput`.
+
+        Raises:
+            ConfigError: there is a weight for a loss that is not among them.
+        """
+        weights, total = self.settings.loss_weights, None
+        given = {name.removeprefix(LOSS_PREFIX): loss for name, loss in losses.items()}
+        self._refuse_unknown_weights([*given])
+        for name, loss in given.items():
+            weighted = loss * weights.get(name, 1.0)
+            total = weighted if total is None else total + weighted
+        assert total is not None, "a step without a loss trains nothing"
+        return total
+
+    def _refuse_unknown_weights(self, known: Sequence[str]) -> None:
+        for name in self.settings.loss_weights:
+            if name not in known:
+                raise ConfigError(
+                    f"task.loss_weights.{name}: {self.config.task.name} has no such loss; its losses are "
+                    f"{', '.join(known)}."
+                )
 
     def forward(self, batch: Batch) -> Tensor:
         """Return what one inference gives for each item, the way the task is used once trained; for cost accounting."""

@@ -46,6 +46,7 @@ def check_run(config: RunConfig, parts: Sequence[str] = TRAINING) -> None:
     if task is None:
         return
     check_size(task)
+    task.check_loss_weights()
     for split in [split for split in task.eval_splits() if split in parts][:1]:
         task.check_evaluation(split)
 

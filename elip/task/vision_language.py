@@ -119,6 +119,10 @@ class VisionLanguageTask(Task):
             shorten(" ".join(self.tokenizer.tokens(found.worst.text)) or "nothing"),
         )
 
+    def loss_names(self) -> Sequence[str]:
+        reducer = self.model.albef.reducer
+        return [*self.losses, *(() if reducer is None else reducer.losses)]
+
     def fitting(self, length: int | None) -> int:
         """Return how many tokens a text may have: `length`, or with None as many as there are positions for."""
         positions = self.model.albef.text_encoder.bert_config.max_position_embeddings

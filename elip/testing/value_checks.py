@@ -127,6 +127,8 @@ def _backward(
         output = trial.run(encoder, reducer, image, guide)
     for name, loss in output.losses.items():
         expect(loss.dim() == 0 and loss.isfinite(), f"the loss {name!r} is not one finite number: {loss}")
+        declared = name.startswith("loss_") and name.removeprefix("loss_") in trial.cls.losses
+        expect(declared, f"the loss {name!r} is not among the class's losses: add its name, without loss_")
     weights = made_up(tuple(output.embeds.shape), seed=6)
     loss = (output.embeds * weights).sum() + sum(output.losses.values())
     loss.backward()

@@ -53,6 +53,7 @@ class TextAssignmentTask(ClassificationTask):
     """
 
     Config = TextAssignmentConfig
+    losses = ("ta",)
     labels = CHOICES
     image_names = ("left", "right")
     paper = "Li et al., NeurIPS 2021, arXiv:2107.07651, section 5"

@@ -66,6 +66,7 @@ class Vqa(VisionLanguageTask):
     """
 
     Config = VqaConfig
+    losses = ("vqa",)
     length_keys = (*VisionLanguageTask.length_keys, "max_answer_length")
     headline = "accuracy"
     paper = "Antol et al., ICCV 2015, arXiv:1505.00468"

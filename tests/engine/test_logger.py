@@ -27,7 +27,7 @@ from elip.errors import DataError, ElipError
 from tests.engine.conftest import read_log, train
 from tests.engine.stub import harm_at, stub_config
 
-REPORT = StepReport({"loss_fit": 1.0}, {}, grad_norm=1.0, skipped=0, skipped_here=[], stop=False)
+REPORT = StepReport(1.0, {"loss_fit": 1.0}, {}, grad_norm=1.0, skipped=0, skipped_here=[], stop=False)
 
 
 def open_log(folder: Path, **options: Any) -> RunLog:
