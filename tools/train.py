@@ -130,7 +130,8 @@ def _shown(args: argparse.Namespace) -> str:
 def _bare_options_last(argv: Sequence[str]) -> list[str]:
     """Return the words with each option at the end whose value is optional, and which the word after it is not."""
     takes = {"--resume": _may_be_weights, "--help-config": _may_be_section}
-    words, bare = [], []
+    words: list[str] = []
+    bare: list[str] = []
     for word, following in zip(argv, [*argv[1:], "-"], strict=True):
         is_bare = word in takes and not takes[word](following)
         (bare if is_bare else words).append(word)

@@ -99,7 +99,8 @@ def _timm_weights(name: str) -> Download | None:
             f"model.vision.weights: timm has no pretrained weights for {name!r}; give a file, or null for random ones."
         )
     instead = "model.vision.weights=FILE (null for random ones)"
-    return Download("model.vision.weights", "timm", known.hf_hub_id or "", (TIMM_FILES,), instead, known.url)
+    url = known.url if isinstance(known.url, str) else None
+    return Download("model.vision.weights", "timm", known.hf_hub_id or "", (TIMM_FILES,), instead, url)
 
 
 def _is_cached(repo: str, file: str) -> bool:
