@@ -37,7 +37,7 @@ class StatementConfig(FusedClassificationConfig):
 
 
 @TASKS.register("nlvr")
-class Nlvr(FusedClassificationTask):
+class Nlvr(FusedClassificationTask[StatementConfig]):
     """Tell whether a statement holds of two images (NLVR2), by a classifier on the [CLS] that has met both."""
 
     Config = StatementConfig

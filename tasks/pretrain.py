@@ -41,7 +41,7 @@ class PretrainConfig(AlignmentConfig):
 
 
 @TASKS.register("pretrain")
-class Pretrain(AlignmentTask):
+class Pretrain(AlignmentTask[PretrainConfig]):
     """Pre-train on image-caption pairs (ITC + ITM + MLM), checked by zero-shot retrieval.
 
     Batch: image [B, 3, H, W] float; ids, mask [B, L]. For tests and analyses it may also hold what is otherwise drawn:
@@ -54,9 +54,7 @@ class Pretrain(AlignmentTask):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        assert isinstance(config.task, PretrainConfig)
-        self.settings = config.task
-        self.model = self.create_model(self.settings, mlm_head=MLMHead(bert_config(config.model.text)))
+        self.model = self.create_model(mlm_head=MLMHead(bert_config(config.model.text)))
 
     @property
     def text_length(self) -> int:

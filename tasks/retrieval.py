@@ -23,7 +23,7 @@ class RetrievalConfig(PairFinetuningConfig):
 
 
 @TASKS.register("retrieval")
-class Retrieval(PairFinetuningTask):
+class Retrieval(PairFinetuningTask[RetrievalConfig]):
     """Find the texts of an image and the image of a text: contrast and matching, fine-tuned with image ids."""
 
     Config = RetrievalConfig
@@ -34,8 +34,6 @@ class Retrieval(PairFinetuningTask):
     @staticmethod
     def read(item: RetrievalItem, max_words: int) -> Described:
         return Described(item["image"], usable_caption(item["caption"], max_words), item["image_id"])
-
-    settings: RetrievalConfig
 
     def check_evaluation(self, split: str) -> None:
         self.check_recall(split, self.settings.k_test)

@@ -32,7 +32,7 @@ class EntailmentConfig(FusedClassificationConfig):
 
 
 @TASKS.register("ve")
-class VisualEntailment(FusedClassificationTask):
+class VisualEntailment(FusedClassificationTask[EntailmentConfig]):
     """Tell whether an image entails a sentence (SNLI-VE), by a classifier on the fused [CLS]."""
 
     Config = EntailmentConfig

@@ -3,8 +3,9 @@
 Li et al., "Align before Fuse", NeurIPS 2021, sections 3.2, 3.3 and 5.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -44,7 +45,10 @@ class AlignmentConfig(MomentumConfig):
         return self
 
 
-class AlignmentTask(VisionLanguageTask):
+AlignmentT = TypeVar("AlignmentT", bound=AlignmentConfig)
+
+
+class AlignmentTask(VisionLanguageTask[AlignmentT]):
     """A task whose model is an `AlignmentModel`.
 
     Its batches hold image [B, 3, H, W] float; ids, mask [B, L]. For tests and analyses they may also hold what is
@@ -52,7 +56,7 @@ class AlignmentTask(VisionLanguageTask):
     """
 
     Config = AlignmentConfig
-    losses = ("itc", "itm")
+    losses: ClassVar[Sequence[str]] = ("itc", "itm")
     image_ids: ClassVar[bool] = False
     """Whether the queues remember which image a feature is of."""
 
@@ -64,8 +68,9 @@ class AlignmentTask(VisionLanguageTask):
                 f"from the same batch; got {config.train.batch_size}."
             )
 
-    def create_model(self, settings: AlignmentConfig, **heads: Any) -> AlignmentModel:
+    def create_model(self, **heads: Any) -> AlignmentModel:
         """Return the model; heads: modules beside the encoders that have momentum twins too."""
+        settings = self.settings
         return AlignmentModel(
             self.create_albef(projections=True, **heads),
             queue_size=settings.queue_size,
@@ -136,7 +141,10 @@ class PairFinetuningConfig(AlignmentConfig, DistilledConfig):
     """Tokens of a text in training, [CLS] included; longer ones are cut. Null keeps all `data.max_words` words."""
 
 
-class PairFinetuningTask(AlignmentTask):
+PairFinetuningT = TypeVar("PairFinetuningT", bound=PairFinetuningConfig)
+
+
+class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
     """Fine-tunes contrast (ITC) and matching (ITM) on texts of which several may belong to one image.
 
     The image is encoded without any text, as in a search, so a reducer that needs a text keeps all tokens. Subclasses
@@ -159,9 +167,7 @@ class PairFinetuningTask(AlignmentTask):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        assert isinstance(config.task, PairFinetuningConfig)
-        self.settings = config.task
-        self.model = self.create_model(self.settings)
+        self.model = self.create_model()
 
     @property
     def text_length(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import Field
@@ -17,11 +17,11 @@ from elip.models.classifier import Classified, FusedClassifier
 from elip.objectives.distillation import distilled_cross_entropy
 from elip.reduction.guide import Guide, Watch
 from elip.task.accuracy import evaluate_classifier
-from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput
+from elip.task.contract import Batch, ConfigT, EvalResult, Evaluator, Progress, StepOutput
 from elip.task.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
 
 
-class ClassificationTask(VisionLanguageTask):
+class ClassificationTask(VisionLanguageTask[ConfigT]):
     """A task whose model gives logits of labels for a text with its images.
 
     Batch: image [B, 3, H, W] float, or [B, K, 3, H, W] for K images a text; ids, mask [B, L]; label [B].
@@ -32,9 +32,6 @@ class ClassificationTask(VisionLanguageTask):
     """Names of the labels, by number."""
     image_names: ClassVar[Sequence[str]] = ("image",)
     """Of the images of a text, as a sheet of examples shows them."""
-
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__(config)
 
     @property
     def text_length(self) -> int | None:
@@ -87,7 +84,10 @@ class FusedClassificationConfig(DistilledConfig):
     """Tokens of a text, [CLS] included; longer ones are cut. Null keeps all that `data.max_words` leaves."""
 
 
-class FusedClassificationTask(ClassificationTask):
+FusedClassificationT = TypeVar("FusedClassificationT", bound=FusedClassificationConfig)
+
+
+class FusedClassificationTask(ClassificationTask[FusedClassificationT]):
     """A classifier on the fused [CLS], fine-tuned on labelled texts under momentum distillation (ALBEF, section 3.3).
 
     Subclasses name their labels, what an item holds and how it is read.
@@ -109,8 +109,6 @@ class FusedClassificationTask(ClassificationTask):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        assert isinstance(config.task, FusedClassificationConfig)
-        self.settings = config.task
         self.model = FusedClassifier(self.create_encoders(), len(self.labels), self.settings.momentum)
 
     def create_encoders(self) -> Albef:

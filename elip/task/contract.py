@@ -6,6 +6,8 @@ files that a run writes; the engine (`elip.engine`) knows nothing of any particu
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add, mul
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
@@ -204,7 +206,7 @@ class Task(nn.Module, Generic[ConfigT]):
         return self.losses
 
     def check_loss_weights(self) -> None:
-        """Raise an error for a weight of a loss that no step gives; the first step tells of a class with no `losses`."""
+        """Raise an error for a weight of a loss that no step gives; of a class without `losses`, the first step does."""
         if self.losses:
             self._refuse_unknown_weights(self.loss_names())
 
@@ -217,14 +219,10 @@ class Task(nn.Module, Generic[ConfigT]):
         Raises:
             ConfigError: there is a weight for a loss that is not among them.
         """
-        weights, total = self.settings.loss_weights, None
-        given = {name.removeprefix(LOSS_PREFIX): loss for name, loss in losses.items()}
-        self._refuse_unknown_weights([*given])
-        for name, loss in given.items():
-            weighted = loss * weights.get(name, 1.0)
-            total = weighted if total is None else total + weighted
-        assert total is not None, "a step without a loss trains nothing"
-        return total
+        names = [name.removeprefix(LOSS_PREFIX) for name in losses]
+        self._refuse_unknown_weights(names)
+        weights = [self.settings.loss_weights.get(name, 1.0) for name in names]
+        return reduce(add, map(mul, losses.values(), weights))
 
     def _refuse_unknown_weights(self, known: Sequence[str]) -> None:
         for name in self.settings.loss_weights:

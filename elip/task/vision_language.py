@@ -20,7 +20,7 @@ from elip.models.albef import Albef
 from elip.models.text import MLMHead
 from elip.objectives.distillation import alpha_at
 from elip.reduction.walk import VisionOutput
-from elip.task.contract import Batch, Progress, Task
+from elip.task.contract import Batch, ConfigT, Progress, Task
 from elip.task.preflight import check_data, check_text, check_weights, load_tokenizer
 from elip.weights.bert import load_bert
 
@@ -61,7 +61,7 @@ class DistilledConfig(MomentumConfig):
         return super().alpha_now(progress) if self.distill else 0.0
 
 
-class VisionLanguageTask(Task):
+class VisionLanguageTask(Task[ConfigT]):
     """A task whose model holds the encoders of `elip.models.albef.Albef` as its submodule `model.albef`."""
 
     expected_leftovers: ClassVar[Sequence[str]] = PRETRAINING_ONLY

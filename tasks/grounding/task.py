@@ -40,7 +40,7 @@ class GroundingConfig(PairFinetuningConfig):
 
 
 @TASKS.register("grounding")
-class Grounding(PairFinetuningTask):
+class Grounding(PairFinetuningTask[GroundingConfig]):
     """Find the box that a text refers to (RefCOCO+), by Grad-CAM on a model that matches texts with images."""
 
     Config = GroundingConfig
@@ -74,7 +74,6 @@ class Grounding(PairFinetuningTask):
     def eval_set(self, split: str) -> GroundingEvalSet:
         """Return the texts of a split with what they refer to."""
         data, settings = self.config.data, self.settings
-        assert isinstance(settings, GroundingConfig)
         files = {name: getattr(settings, name) for name in ("refs", "instances", "detections")}
         for name, file in files.items():
             if file is None:
@@ -85,13 +84,11 @@ class Grounding(PairFinetuningTask):
     def locate(self, batch: Batch) -> Tensor:
         """Return where the texts of a batch are in their images, [B, rows, columns] of patches."""
         settings = self.settings
-        assert isinstance(settings, GroundingConfig)
         find = matching_map if settings.cam == "itm" else contrast_map
         return find(self.model, batch["image"], batch["ids"], batch["mask"], settings.cam_layer)
 
     def _check_layer(self) -> None:
         settings, albef = self.settings, self.model.albef
-        assert isinstance(settings, GroundingConfig)
         if settings.cam == "itm":
             text = albef.text_encoder
             first, last, kind = text.fusion_layer, text.bert_config.num_hidden_layers - 1, "fusion layers"

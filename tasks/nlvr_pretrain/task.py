@@ -44,7 +44,7 @@ class TextAssignmentConfig(TaskConfig):
 
 
 @TASKS.register("nlvr_pretrain")
-class TextAssignmentTask(ClassificationTask):
+class TextAssignmentTask(ClassificationTask[TextAssignmentConfig]):
     """Learn which of two images, or neither, a caption belongs to, on pre-training data, before NLVR2.
 
     Batch in training: image [B, 3, H, W] float; ids, mask [B, L]. In evaluation: see `ClassificationTask`, with two
@@ -60,8 +60,6 @@ class TextAssignmentTask(ClassificationTask):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        assert isinstance(config.task, TextAssignmentConfig)
-        self.settings = config.task
         if config.train.batch_size < MIN_BATCH_SIZE:
             raise ConfigError(
                 f"train.batch_size: text assignment needs at least {MIN_BATCH_SIZE} pairs a process, because a text's "

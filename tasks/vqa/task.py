@@ -57,7 +57,7 @@ class VqaConfig(DistilledConfig):
 
 
 @TASKS.register("vqa")
-class Vqa(VisionLanguageTask):
+class Vqa(VisionLanguageTask[VqaConfig]):
     """Answer questions about images (VQAv2), by a causal decoder that attends to the question once it met its image.
 
     Batch: image [B, 3, H, W] float; ids, mask [B, L], the questions. In training also: answer_ids, answer_mask [A, M];
@@ -73,8 +73,6 @@ class Vqa(VisionLanguageTask):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        assert isinstance(config.task, VqaConfig)
-        self.settings = config.task
         if self.settings.inference == "rank" and self.settings.answer_list is None and self.eval_splits():
             raise ConfigError(
                 "task.answer_list: ranking answers needs a JSON list of candidates. Name one, or set "
