@@ -11,14 +11,15 @@ from elip.config.schema import RunConfig
 from elip.config.sources import read_overrides
 from elip.distributed import on_first_rank
 from elip.efficiency.evaluation import EvaluationCost, describe_cost
-from elip.engine import checkpoint
 from elip.engine.evaluator import evaluate
 from elip.engine.results import write_pictures, write_result
 from elip.engine.runtime import start_run
 from elip.errors import CheckpointError, ConfigError
 from elip.registry import TASKS
 from elip.task.preflight import SPLITS, check_run, without_weights
+from elip.weights import run_folder
 from elip.weights.files import Weights, read_weights
+from elip.weights.fitting import load_all
 from elip.weights.warm_start import start_from
 from tools.cli import user_errors
 
@@ -71,7 +72,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate, print the metrics, write results and pictures, and return 0."""
     args = parse_args(argv)
-    path = checkpoint.find(args.checkpoint)
+    path = run_folder.find(args.checkpoint)
     weights = read_weights(path)
     overrides = with_plugins(args.overrides, args.plugins)
     config = choose_config(weights, args.config, overrides)
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with start_run(config.model_copy(update={"output_dir": str(args.out or place)})) as run:
         task = TASKS.build(config.task.name, config)
         if args.config is None:
-            checkpoint.load_weights(task, weights.state, path)
+            load_all(task, weights.state, path)
             logging.getLogger(__name__).info("weights from %s", weights.describe())
         else:
             report = start_from(task, weights, config.model.init_allow, complete=True)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from elip.data.datasets import usable_caption
 from elip.data.messages import located
-from elip.engine import checkpoint
 from elip.engine.results import write_picture
 from elip.errors import ConfigError
 from elip.models.contrastive import AlignmentModel
@@ -21,7 +20,9 @@ from elip.registry import TASKS
 from elip.sheets import Example, examples_sheet, kept_patches_sheet
 from elip.task import Task
 from elip.task.vision_language import VisionLanguageTask
+from elip.weights import run_folder
 from elip.weights.files import read_weights
+from elip.weights.fitting import load_all
 from tools.cli import user_errors
 from tools.evaluate import add_plugins, choose_config, with_plugins
 
@@ -65,11 +66,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the picture, and return 0."""
     args = parse_args(argv)
-    path = checkpoint.find(args.checkpoint)
+    path = run_folder.find(args.checkpoint)
     weights = read_weights(path)
     config = choose_config(weights, None, with_plugins(args.overrides, args.plugins))
     task = TASKS.build(config.task.name, config)
-    checkpoint.load_weights(task, weights.state, path)
+    load_all(task, weights.state, path)
     sheet = draw(task.eval(), args.pair, args.heat)
     write_picture(sheet, args.out)
     print(f"{len(args.pair)} pictures are in {args.out}")

@@ -26,6 +26,8 @@ from elip.engine.step import StepRunner
 from elip.errors import CheckpointError
 from elip.rng import rng_state, set_rng_state
 from elip.task import Batch, EvalResult, Progress, Task
+from elip.weights import run_folder
+from elip.weights.fitting import load_all
 
 Evaluation = dict[str, Any]
 """Outcome of an evaluation as a checkpoint keeps it: `step`, `split`, `metrics`."""
@@ -133,10 +135,10 @@ class Trainer:
         on_first_rank(lambda: self._task.inspect_training_data(self._dataset))
 
     def _resume(self, path: Path) -> None:
-        contents = checkpoint.load(path)
+        contents = run_folder.load(path)
         if "optimizer" not in contents:
             raise CheckpointError(f"{path} holds weights only, nothing to go on with. Start from them with --init.")
-        checkpoint.load_weights(self._task, contents["model"], path)
+        load_all(self._task, contents["model"], path)
         self._check_same_run(contents, path)
         load_optimizer_state(self._optimizer, contents["optimizer"], path)
         if contents["scaler"]:
@@ -147,7 +149,7 @@ class Trainer:
         self._broken.count = contents["skipped"]
         self._saved = path
         on_first_rank(self._set_aside_later)
-        on_first_rank(lambda: self._bring_best(path.parent / checkpoint.BEST))
+        on_first_rank(lambda: self._bring_best(path.parent / run_folder.BEST))
         self._forget_lost_best()
         set_rng_state(contents["rng"][rank()])
         _logger.info(f"going on from {path}, after step {self._step} of {self._total_steps}")
@@ -158,13 +160,13 @@ class Trainer:
 
     def _bring_best(self, theirs: Path) -> None:
         """Copy the best checkpoint of the run that goes on, if it was in another folder."""
-        ours = self._run.output_dir / checkpoint.BEST
+        ours = self._run.output_dir / run_folder.BEST
         if not ours.exists() and theirs.is_file():
             with suppress(OSError), theirs.open("rb") as source:  # what cannot be read is as good as lost
                 write_atomically(ours, lambda target: copyfileobj(source, target))
 
     def _forget_lost_best(self) -> None:
-        best = self._run.output_dir / checkpoint.BEST
+        best = self._run.output_dir / run_folder.BEST
         held = share(checkpoint.saved_step(best) if self._best and rank() == 0 else None)
         if self._best and held != self._best["step"]:
             _logger.warning(
@@ -245,10 +247,10 @@ class Trainer:
         best = self._best["metrics"][self._task.headline] if self._best else -math.inf
         if score > best:
             self._best = self._evaluated
-            self._write_checkpoint(self._run.output_dir / checkpoint.BEST)
+            self._write_checkpoint(self._run.output_dir / run_folder.BEST)
 
     def _save(self, log: RunLog) -> None:
-        folder, path = self._run.output_dir, checkpoint.path_at(self._run.output_dir, self._step)
+        folder, path = self._run.output_dir, run_folder.path_at(self._run.output_dir, self._step)
         with log.pause():
             self._write_checkpoint(path)
             on_first_rank(lambda: checkpoint.keep_last(folder, self._config.train.keep_last))

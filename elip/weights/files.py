@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from elip.atomic import write_atomically
-from elip.engine import checkpoint
 from elip.errors import CheckpointError
+from elip.weights import run_folder
 from elip.weights.names import from_albef, is_derived, num_known, to_albef
 from elip.weights.reading import CHECKSUM, SAFETENSORS, checksum, read_safetensors
 from elip.weights.wrappings import best, unpack, unwrapped
@@ -64,8 +64,8 @@ def read_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it holds no weights.
     """
-    path = checkpoint.find(path)
-    contents, metadata = read_safetensors(path) if path.suffix == SAFETENSORS else (checkpoint.read(path), {})
+    path = run_folder.find(path)
+    contents, metadata = read_safetensors(path) if path.suffix == SAFETENSORS else (run_folder.read(path), {})
     if "elip" in metadata:
         contents = {"model": contents, "elip": _parsed(metadata["elip"], path)}
     packed = best(unwrapped(unpack(contents, path)), num_known)

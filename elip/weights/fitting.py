@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from elip.errors import CheckpointError
 
@@ -107,6 +108,31 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, ac
             f"'{rules.allow_key}=[{groups}]'"
         )
     return fitting
+
+
+def load_all(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put the weights that were read from `path` into a module of just these.
+
+    Raises:
+        CheckpointError: names or shapes differ from the module's.
+    """
+    own = module.state_dict()
+    differing = [
+        f"{name} {list(state[name].shape)}, not {list(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    complaints = (
+        counted(differing, "of another shape"),
+        counted([name for name in own if name not in state], "missing"),
+        counted([name for name in state if name not in own], "too many"),
+    )
+    if any(complaints):
+        raise CheckpointError(
+            f"{path} holds another architecture than this config builds: {'; '.join(filter(None, complaints))}. "
+            "Use the config that the checkpoint was trained with, or --init to take what fits."
+        )
+    module.load_state_dict(state)
 
 
 def score(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:

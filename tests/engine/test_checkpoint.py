@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from elip.config import config_from_dict
 from elip.engine import checkpoint
 from elip.errors import CheckpointError
+from elip.weights import run_folder
 from tests.engine.conftest import train
 from tests.engine.stub import stub_config
 
@@ -22,7 +22,7 @@ CONTENTS = {"config": {}, "model": {"weight": torch.arange(10.0)}, "step": 3}
 
 
 def numbered(folder: Path, *steps: int) -> list[Path]:
-    paths = [checkpoint.path_at(folder, step) for step in steps]
+    paths = [run_folder.path_at(folder, step) for step in steps]
     for path, step in zip(paths, steps, strict=True):
         checkpoint.save(path, {**CONTENTS, "step": step})
     return paths
@@ -40,7 +40,7 @@ def files_up_to(size: int) -> Iterator[None]:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     (path,) = numbered(tmp_path, 3)
-    loaded = checkpoint.load(path)
+    loaded = run_folder.load(path)
     assert torch.equal(loaded["model"]["weight"], CONTENTS["model"]["weight"])
     assert loaded["step"] == 3
 
@@ -76,54 +76,15 @@ def test_a_run_keeps_its_earlier_checkpoint_when_the_disk_fills_up(tmp_path: Pat
 
     with files_up_to(resource.RLIM_INFINITY), pytest.raises(CheckpointError, match="File too large"):
         train(stub_config(tmp_path, save_every=3, eval_every=99, log_every=99), before_step=TooLarge())
-    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoint-00000003.pt"
-    assert checkpoint.load(tmp_path / "checkpoint-00000003.pt")["step"] == 3
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: b"",
-        lambda whole: b"hello",
-        lambda whole: bytes(len(whole)),
-        lambda whole: whole.replace(CONTENTS["model"]["weight"].numpy().tobytes(), bytes(40)),
-    ],
-    ids=["cut short", "empty", "text", "zeros", "other weights"],
-)
-def test_a_damaged_file_is_named_with_the_one_before(tmp_path: Path, damage: Any) -> None:
-    first, second, _ = numbered(tmp_path, 3, 6, 9)
-    second.write_bytes(damage(second.read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"{second} is cut short or damaged.*Use the one before: {first}$"):
-        checkpoint.load(second)
-
-
-def test_a_damaged_file_without_an_earlier_one(tmp_path: Path) -> None:
-    (path,) = numbered(tmp_path, 3)
-    path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="No earlier one lies beside it"):
-        checkpoint.load(path)
-
-
-def test_a_file_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
-    numbered(tmp_path, 3, 6)
-    with pytest.raises(CheckpointError, match=r"no checkpoint .*-00000004.pt. In that folder are: .*03.pt, .*06.pt"):
-        checkpoint.load(checkpoint.path_at(tmp_path, 4))
-
-
-@pytest.mark.parametrize("name", ["pipe", "folder/best.pt"])
-def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / name)
-    with pytest.raises(CheckpointError, match=rf"{name} is no file of weights, but a pipe"):
-        checkpoint.load(checkpoint.find(tmp_path / name.split("/")[0]))
+    assert run_folder.latest(tmp_path) == tmp_path / "checkpoint-00000003.pt"
+    assert run_folder.load(tmp_path / "checkpoint-00000003.pt")["step"] == 3
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a" * 300, "pipe/best.pt"])
 def test_a_name_that_no_file_can_have_is_told_in_words(name: str, tmp_path: Path) -> None:
     (tmp_path / "pipe").touch()
     with pytest.raises(CheckpointError, match=r"cannot read|no file|no checkpoint"):
-        checkpoint.load(checkpoint.find(tmp_path / name))
+        run_folder.load(run_folder.find(tmp_path / name))
 
 
 def test_a_checkpoint_cannot_be_saved_where_the_folder_is_gone(tmp_path: Path) -> None:
@@ -138,40 +99,13 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
     torch.save({**CONTENTS, "model": Harm()}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError):
-        checkpoint.load(tmp_path / "evil.pt")
+        run_folder.load(tmp_path / "evil.pt")
     assert not (tmp_path / "harm").exists()
-
-
-def test_weights_of_others_are_told_apart(tmp_path: Path) -> None:
-    torch.save({"model": {}}, tmp_path / "albef.pth")
-    with pytest.raises(CheckpointError, match=r"albef.pth is not a checkpoint of this toolkit.*--init"):
-        checkpoint.load(tmp_path / "albef.pth")
-
-
-def test_weights_of_another_architecture_are_listed(tmp_path: Path) -> None:
-    model = nn.ModuleList([nn.Linear(2, 2) for _ in range(4)])
-    weights = {f"{i}.weight": torch.zeros(2, 2) for i in range(3)} | {
-        "0.weight": torch.zeros(3, 2),
-        "extra": torch.zeros(1),
-    }
-    with pytest.raises(CheckpointError) as failure:
-        checkpoint.load_weights(model, weights, tmp_path / "x.pt")
-    message = str(failure.value)
-    assert "1 of another shape (0.weight [3, 2], not [2, 2])" in message
-    assert "5 missing (0.bias, 1.bias, 2.bias, 3.weight, ...)" in message
-    assert "1 too many (extra)" in message
-
-
-def test_the_latest_is_the_one_of_the_highest_step(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None
-    numbered(tmp_path, 99_999_999, 100_000_000, 5)
-    checkpoint.save(tmp_path / checkpoint.BEST, CONTENTS)
-    assert checkpoint.latest(tmp_path) == checkpoint.path_at(tmp_path, 100_000_000)
 
 
 def test_checkpoints_of_a_branch_that_was_left_are_set_aside(tmp_path: Path) -> None:
     numbered(tmp_path, 3, 6)
-    checkpoint.save(tmp_path / checkpoint.BEST, {**CONTENTS, "step": 6})
+    checkpoint.save(tmp_path / run_folder.BEST, {**CONTENTS, "step": 6})
     checkpoint.set_aside_later(tmp_path, 3)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["best.pt.abandoned", "checkpoint-00000003.pt", "checkpoint-00000006.pt.abandoned"]
@@ -180,7 +114,7 @@ def test_checkpoints_of_a_branch_that_was_left_are_set_aside(tmp_path: Path) -> 
 def test_a_checkpoint_knows_the_config_of_its_run(tmp_path: Path) -> None:
     config = stub_config(tmp_path, max_steps=2)
     _, outcome = train(config)
-    assert config_from_dict(checkpoint.load(outcome["checkpoint"])["config"], source="checkpoint") == config
+    assert config_from_dict(run_folder.load(outcome["checkpoint"])["config"], source="checkpoint") == config
 
 
 def test_changes_name_the_keys() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from elip.engine import checkpoint
 from elip.errors import CheckpointError
+from elip.weights import run_folder
 from tests.engine.conftest import assert_close, read_log, train
 from tests.engine.stub import EvalPoints, stub_config
 
@@ -66,7 +66,7 @@ def test_a_signal_to_one_process_stops_both_and_both_resume_exactly(parts: Parts
         assert all(
             torch.equal(value, part["resumed"]["weights"][key]) for key, value in part["whole"]["weights"].items()
         )
-    assert len(checkpoint.load(folder / "whole" / "best.pt")["rng"]) == 2
+    assert len(run_folder.load(folder / "whole" / "best.pt")["rng"]) == 2
 
 
 def test_a_signal_to_one_process_in_an_evaluation_stops_both_and_it_is_made_up_for(parts: Parts, folder: Path) -> None:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from elip.engine import checkpoint
 from elip.engine.run_lock import RunLock
 from elip.errors import CheckpointError, ElipError, Interrupted
+from elip.weights import run_folder
 from tests.engine.conftest import assert_same, read_log, train
 from tests.engine.stub import Points, SignalledInEvaluation, Stream, StubTask, harm_at, send_self, stub_config
 
@@ -100,7 +100,7 @@ def test_a_signal_ends_an_evaluation_between_its_batches_and_it_is_made_up_for(
 
 def assert_same_checkpoint(first: Path, second: Path) -> None:
     """They agree bit for bit in all but the name of the output folder."""
-    both = [checkpoint.load(path) for path in (first, second)]
+    both = [run_folder.load(path) for path in (first, second)]
     for contents in both:
         del contents["config"]["output_dir"]
     assert flat(both[0]) == flat(both[1])
@@ -168,7 +168,7 @@ def test_a_run_killed_outright_resumes_exactly(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     killed = subprocess.run([sys.executable, "-m", "tests.engine.killed", str(folder), "8"], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert [path.name for path in checkpoint.in_order(folder)] == ["checkpoint-00000003.pt", "checkpoint-00000006.pt"]
+    assert [path.name for path in run_folder.in_order(folder)] == ["checkpoint-00000003.pt", "checkpoint-00000006.pt"]
     resumed, _ = train(stub_config(folder, save_every=3), resume=True)
     assert_same(whole, resumed)
     assert_same_run(tmp_path / "whole", folder)
@@ -196,7 +196,7 @@ def test_the_best_checkpoint_comes_along_to_another_folder(tmp_path: Path) -> No
     train(stub_config(tmp_path / "first"), accuracies=accuracies)
     _, outcome = train(stub_config(tmp_path / "second", epochs=3), tmp_path / "first", accuracies=[2.0])
     assert outcome["best"]["step"] == 5
-    assert checkpoint.load(tmp_path / "second" / "best.pt")["step"] == 5
+    assert run_folder.load(tmp_path / "second" / "best.pt")["step"] == 5
 
 
 @pytest.mark.parametrize("loss", ["gone", "damaged", "of a later step"])
@@ -212,7 +212,7 @@ def test_a_best_checkpoint_that_is_lost_is_not_claimed(
         best.write_bytes(best.read_bytes()[:1000])
     _, outcome = train(config, resume=tmp_path / "checkpoint-00000005.pt", accuracies=[1.5])
     assert "the best evaluation so far, after step 5, is not there any more" in caplog.text
-    assert outcome["best"]["step"] == checkpoint.load(best)["step"] == 10
+    assert outcome["best"]["step"] == run_folder.load(best)["step"] == 10
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path, caplog: p
     config = stub_config(tmp_path / "stopped")
     train(config, before_step=harm_at(5, partial(send_self, signal.SIGTERM)))
     path = tmp_path / "stopped" / "checkpoint-00000006.pt"
-    contents = checkpoint.load(path)
+    contents = run_folder.load(path)
     for key in ("data", "total_steps", "next_lr"):
         del contents[key]
     torch.save(contents, path)
@@ -405,7 +405,7 @@ def test_shards_go_on_with_as_many_workers_as_before(
     use(1)
     train(config(max_steps=4), kind=Streamed, resume=True)
     assert "order of shards depends on the number of loader processes: 2 are started" in caplog.text
-    assert checkpoint.load(tmp_path / "checkpoint-00000004.pt")["data"]["num_workers"] == 2
+    assert run_folder.load(tmp_path / "checkpoint-00000004.pt")["data"]["num_workers"] == 2
 
 
 @pytest.mark.parametrize("emptied", [False, True])

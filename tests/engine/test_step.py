@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from elip.engine import checkpoint
 from elip.engine.step import TrainingError
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
+from elip.weights import run_folder
 from tests.engine.conftest import read_log, train
 from tests.engine.stub import StubTask, stub_config
 
@@ -52,7 +52,7 @@ def test_weights_out_of_range_are_neither_evaluated_nor_saved(tmp_path: Path, ev
         f"It is neither evaluated nor saved. {good if every == 'save_every' else 'There is no checkpoint yet.'} "
         "Lower optim.lr or set train.clip_grad_norm."
     )
-    assert [path.name for path in checkpoint.in_order(tmp_path)] == ["checkpoint-00000002.pt"] * (step == 4)
+    assert [path.name for path in run_folder.in_order(tmp_path)] == ["checkpoint-00000002.pt"] * (step == 4)
     assert not (tmp_path / "best.pt").exists()
 
 

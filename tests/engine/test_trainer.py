@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from elip.engine import checkpoint
 from elip.engine.step import TrainingError
 from elip.errors import DataError
 from elip.task import Batch, Progress, StepOutput
+from elip.weights import run_folder
 from tests.engine.conftest import assert_close, assert_same, read_log, train
 from tests.engine.stub import StubTask, stub_config
 
@@ -107,11 +107,11 @@ def test_a_loss_scale_survives_resuming(tmp_path: Path) -> None:
         self.layers[2].weight.register_hook(lambda gradient: gradient * math.inf)
 
     train(stub_config(tmp_path, precision="fp16", max_steps=1), prepare=overflow)
-    saved = checkpoint.load(tmp_path / "checkpoint-00000001.pt")
+    saved = run_folder.load(tmp_path / "checkpoint-00000001.pt")
     assert saved["scaler"]["scale"] == 2.0**15  # from 2^16, and the step was not taken
     assert all(moments["step"] == 0 for moments in saved["optimizer"].values())
     train(stub_config(tmp_path, precision="fp16", max_steps=2), resume=True, prepare=overflow)
-    assert checkpoint.load(tmp_path / "checkpoint-00000002.pt")["scaler"]["scale"] == 2.0**14
+    assert run_folder.load(tmp_path / "checkpoint-00000002.pt")["scaler"]["scale"] == 2.0**14
 
 
 def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_an_evaluation_leaves_figures_predictions_and_pictures(tmp_path: Path) -
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
     _, outcome = train(stub_config(tmp_path, eval_every=1), accuracies=[1.0, 3.0, math.nan, 2.0])
     assert outcome["best"]["step"] == 2
-    assert checkpoint.load(tmp_path / "best.pt")["step"] == 2
+    assert run_folder.load(tmp_path / "best.pt")["step"] == 2
 
 
 def test_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_run_and_is_named(tmp_path: Path, value: float) -> None:
     with pytest.raises(TrainingError, match=rf"step 4: loss_spread is {value}\. .*checkpoint is .*-00000002\.pt"):
         train(stub_config(tmp_path, save_every=2), spoil=(3, value))
-    good = checkpoint.load(tmp_path / "checkpoint-00000002.pt")
+    good = run_folder.load(tmp_path / "checkpoint-00000002.pt")
     assert all(value.isfinite().all() for value in good["model"].values())
     assert [entry["step"] for entry in read_log(tmp_path)] == [1, 2, 3]
 
