@@ -206,7 +206,7 @@ class Task(nn.Module, Generic[ConfigT]):
         return self.losses
 
     def check_loss_weights(self) -> None:
-        """Raise an error for a weight of a loss that no step gives; of a class without `losses`, the first step does."""
+        """Raise an error for a weight of a loss that no step gives; without `losses`, the first step does."""
         if self.losses:
             self._refuse_unknown_weights(self.loss_names())
 
