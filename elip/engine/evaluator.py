@@ -5,7 +5,6 @@ from contextlib import closing, contextmanager
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -36,13 +35,6 @@ def evaluate(task: Task, split: str, config: RunConfig, run: Run) -> EvalResult:
     evaluator = RankEvaluator(run, config.eval.batch_size, usable_workers(config.data.num_workers))
     with evaluation_mode(task), separate_rng(config.train.seed), torch.no_grad():
         return task.evaluate(split, evaluator)
-
-
-def draw_training(task: Task, batch: Batch, config: RunConfig, run: Run) -> dict[str, np.ndarray]:
-    """Return the pictures that `task` draws of a training batch, named `train_NAME`; leaves mode and random state."""
-    with evaluation_mode(task), separate_rng(config.train.seed), torch.no_grad(), run.autocast():
-        pictures = task.train_pictures(to_device(batch, run.device))
-    return {f"train_{name}": picture for name, picture in pictures.items()}
 
 
 @contextmanager

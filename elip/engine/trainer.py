@@ -16,7 +16,7 @@ from elip.distributed import gather_objects, on_first_rank, rank, share
 from elip.engine import checkpoint
 from elip.engine.broken import BrokenSamples
 from elip.engine.continuity import check_data, data_record, tell_schedule, workers_of
-from elip.engine.evaluator import EvaluationStopped, draw_training, evaluate
+from elip.engine.evaluator import EvaluationStopped, evaluate
 from elip.engine.loader import TrainLoader
 from elip.engine.logger import RunLog
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
@@ -114,7 +114,7 @@ class Trainer:
                     self._keep_folder()
                 log.train(self._step, lr, report, self._broken.count)
                 if not report.stop:
-                    self._evaluate_if_due(log, step_batches[-1])
+                    self._evaluate_if_due(log)
                 if report.stop or self._is_due(self._config.train.save_every):
                     self._save(log)
                 if report.stop:
@@ -211,7 +211,7 @@ class Trainer:
         """Return whether something comes now that is done after so many steps, or epochs, and at the end."""
         return self._step % (every or self._loader.steps_per_epoch) == 0 or self._step == self._total_steps
 
-    def _evaluate_if_due(self, log: RunLog, batch: Batch | None = None) -> bool:
+    def _evaluate_if_due(self, log: RunLog) -> bool:
         """Evaluate if it is time and was not done yet, and return whether it was."""
         done_at = self._evaluated["step"] if self._evaluated else 0
         splits = self._task.eval_splits()
@@ -220,8 +220,6 @@ class Trainer:
         self._runner.check_weights(self._step, self._last_good())
         with log.pause():
             result = evaluate(self._task, splits[0], self._config, self._run)
-            if batch is not None:
-                result.pictures.update(draw_training(self._task, batch, self._config, self._run))
             self._evaluated = {"step": self._step, "split": splits[0], "metrics": share(result.metrics)}
             log.evaluation(**self._evaluated, pictures=result.pictures)
             on_first_rank(lambda: self._write(result, splits[0]))

@@ -36,12 +36,6 @@ class MomentumTwins(nn.ModuleDict):
         fast: list[Tensor] = [p for module in online.values() for p in module.parameters()]
         torch._foreach_lerp_(slow, fast, 1 - self.decay)
 
-    @torch.no_grad()
-    def copy_from(self, online: Mapping[str, nn.Module]) -> None:
-        """Set each copy to its module, as after new weights were loaded into it."""
-        for name, module in online.items():
-            self[name].load_state_dict(module.state_dict())
-
 
 class FeatureQueues(nn.Module):
     """The last Q image and text features of all ranks, oldest overwritten first; the pointer wraps around.

@@ -260,13 +260,6 @@ class Task(nn.Module, Generic[ConfigT]):
         """
         raise NotImplementedError
 
-    def train_pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Return named sheets [H, W, 3] uint8 that show what the model does on a batch; none by default.
-
-        Called like `evaluate`, after it, with a batch that training has just used.
-        """
-        return {}
-
     def parameters_to_optimise(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Return the named parameters that training changes."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

@@ -158,9 +158,6 @@ class StubTask(Task):
             {"sheet": np.full((4, 4, 3), 200, np.uint8)},
         )
 
-    def train_pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        return {"batch": np.zeros((len(batch["x"]), 4, 3), np.uint8)}
-
     def _eval_step(self, batch: Batch) -> dict[str, Tensor]:
         return {"error": (self.layers(batch["x"]).squeeze(1) - batch["y"]).abs()}
 

@@ -99,7 +99,7 @@ def test_tensorboard_has_every_figure_the_config_and_the_pictures(tmp_path: Path
     assert {f"train/{name}" for name in logged} < {*scalars}
     assert {"train/images_per_second", "train/memory_process_peak_mib", "val/accuracy"} < {*scalars}
     assert [event.step for event in events.Scalars("train/loss")] == [*range(1, 7)]
-    assert {*events.Tags()["images"]} == {"val/sheet", "val/train_batch"}
+    assert {*events.Tags()["images"]} == {"val/sheet"}
     text = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "batch_size: 4" in text
 

@@ -127,7 +127,7 @@ def test_an_evaluation_leaves_figures_predictions_and_pictures(tmp_path: Path) -
     predictions = [json.loads(line) for line in (tmp_path / "eval/val/predictions.jsonl").read_text().splitlines()]
     assert [item["index"] for item in predictions] == [*range(7)]
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert names == {"step-00000003-sheet.png", "step-00000003-train_batch.png"}
+    assert names == {"step-00000003-sheet.png"}
     assert np.array(Image.open(tmp_path / "pictures" / "step-00000003-sheet.png"))[0, 0].tolist() == [200, 200, 200]
 
 

@@ -30,13 +30,6 @@ def test_following_is_an_exponential_moving_average(online: dict[str, nn.Module]
     torch.testing.assert_close(twins["a"].weight, 0.9 * before + 0.1 * torch.ones(2, 3))
 
 
-def test_copying_makes_them_equal_again(online: dict[str, nn.Module]) -> None:
-    twins = MomentumTwins(online, decay=0.9)
-    nn.init.ones_(online["b"].bias)
-    twins.copy_from(online)
-    assert torch.equal(twins["b"].bias, torch.ones(2))
-
-
 def test_queues_start_as_unit_vectors() -> None:
     queues = FeatureQueues(embed_dim=4, length=7)
     torch.testing.assert_close(queues.image.norm(dim=0), torch.ones(7))
