@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/train.py configs/demo/pretrain.yaml output_dir=$(RUN)
 	$(BIN)/python tools/evaluate.py $(RUN) --split test
 	$(BIN)/python tools/flops.py --config configs/demo/pretrain.yaml
-	@echo "Look at: the patches that captions keep in $(RUN)/pictures,"
+	@echo "Look at: the patches that captions keep in $(RUN)/sheets,"
 	@echo "         the curves with $(BIN)/tensorboard --logdir runs/demo,"
 	@echo "         each step in $(RUN)/log.jsonl, and the figures in $(RUN)/eval."
 

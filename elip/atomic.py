@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from elip.errors import ElipError
 
-_PLACES = ("*.part", "eval/*/*.part", "pictures/*.part")
+_PLACES = ("*.part", "eval/*/*.part", "sheets/*.part")
 _NAME = re.compile(r".+\.(?:pt|yaml|json|jsonl|png)(?:\.[0-9a-f]{8})?\.part")  # without the number: of earlier versions
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""Pictures for people: which patches of an image are left, and the best and the worst that a model does."""
+"""Sheets for people: which patches of an image are left, and the best and the worst that a model does."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from elip.atomic import remove_stale_parts, write_atomically
-from elip.engine.results import write_picture, write_pictures
+from elip.engine.results import write_sheet, write_sheets
 from elip.errors import ElipError
 
 
@@ -38,7 +38,7 @@ def test_a_link_in_the_place_of_the_file_is_replaced(tmp_path: Path) -> None:
     for name in ("metrics.json", "sheet.png"):
         (tmp_path / name).symlink_to(victim)
     write_atomically(tmp_path / "metrics.json", lambda file: file.write(b"new"))
-    write_pictures({"sheet": np.zeros((2, 2, 3), np.uint8)}, tmp_path)
+    write_sheets({"sheet": np.zeros((2, 2, 3), np.uint8)}, tmp_path)
     assert victim.read_text() == "mine"
     assert not (tmp_path / "metrics.json").is_symlink()
     assert Image.open(tmp_path / "sheet.png").size == (2, 2)
@@ -117,4 +117,4 @@ def test_parts_that_killed_writers_left_are_removed_and_nothing_else(tmp_path: P
 
 def test_a_picture_of_no_known_kind_is_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(ElipError, match=r"Let the name end in \.png"):
-        write_picture(np.zeros((2, 2, 3), np.uint8), tmp_path / "sheet.txt")
+        write_sheet(np.zeros((2, 2, 3), np.uint8), tmp_path / "sheet.txt")

@@ -1,4 +1,4 @@
-"""Sheets of pictures: what stands where, and which examples are chosen."""
+"""Sheets: what stands where, and which examples are chosen."""
 
 import numpy as np
 import pytest

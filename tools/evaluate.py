@@ -1,4 +1,4 @@
-"""Evaluate trained weights: metrics, predictions and pictures."""
+"""Evaluate trained weights: metrics, predictions and sheets."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from elip.config.sources import read_overrides
 from elip.distributed import on_first_rank
 from elip.efficiency.evaluation import EvaluationCost, describe_cost
 from elip.engine.evaluator import evaluate
-from elip.engine.results import write_pictures, write_result
+from elip.engine.results import write_result, write_sheets
 from elip.engine.runtime import start_run
 from elip.errors import CheckpointError, ConfigError
 from elip.registry import TASKS
@@ -70,7 +70,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluate, print the metrics, write results and pictures, and return 0."""
+    """Evaluate, print the metrics, write results and sheets, and return 0."""
     args = parse_args(argv)
     path = run_folder.find(args.checkpoint)
     weights = read_weights(path)
@@ -100,13 +100,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "overrides": args.overrides,
             }
             write_result(result, folder, about)
-            write_pictures(result.pictures, folder)
+            write_sheets(result.sheets, folder)
             print(f"{path}, {split}:")
             for name, value in result.metrics.items():
                 by_chance = f"   by chance {result.chance[name]:6.2f}" if name in result.chance else ""
                 print(f"  {name:12} {value:7.2f}{by_chance}")
             print(describe_cost(about))
-            print(f"metrics, predictions and pictures are in {folder}")
+            print(f"metrics, predictions and sheets are in {folder}")
 
         on_first_rank(write)
     return 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from elip.data.datasets import usable_caption
 from elip.data.messages import located
-from elip.engine.results import write_picture
+from elip.engine.results import write_sheet
 from elip.errors import ConfigError
 from elip.models.contrastive import AlignmentModel
 from elip.models.grad_cam import matching_map
@@ -56,7 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "the image is encoded without the text for it, as in training",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("kept.png"), metavar="FILE", help="picture to write (%(default)s)"
+        "--out", type=Path, default=Path("kept.png"), metavar="FILE", help="sheet to write (%(default)s)"
     )
     add_plugins(parser)
     return parser.parse_intermixed_args(argv)
@@ -64,7 +64,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the picture, and return 0."""
+    """Write the sheet, and return 0."""
     args = parse_args(argv)
     path = run_folder.find(args.checkpoint)
     weights = read_weights(path)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     task = TASKS.build(config.task.name, config)
     load_all(task, weights.state, path)
     sheet = draw(task.eval(), args.pair, args.heat)
-    write_picture(sheet, args.out)
+    write_sheet(sheet, args.out)
     print(f"{len(args.pair)} pictures are in {args.out}")
     return 0
 

@@ -196,8 +196,8 @@ class EvalConfig(Section):
     batch_size: int = Field(64, gt=0)
     reducer: ReducerConfig | None = None
     """Reducer for evaluation; null: the one of training."""
-    pictures: int = Field(8, ge=0)
-    """Examples drawn with the patches that were kept."""
+    sheets: int = Field(8, ge=0)
+    """Examples on a sheet, with the patches that were kept; 0 draws none."""
 
 
 class RunConfig(Section):

@@ -43,9 +43,7 @@ class Sink(Protocol):
         """Take the figures of one training step."""
         ...
 
-    def evaluation(
-        self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
         """Take the outcome of one evaluation."""
         ...
 
@@ -117,12 +115,10 @@ class RunLog:
         for sink in self._sinks:
             sink.train(entry)
 
-    def evaluation(
-        self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
         """Log the outcome of an evaluation after `step` steps."""
         for sink in self._sinks:
-            sink.evaluation(step, split, metrics, pictures)
+            sink.evaluation(step, split, metrics, sheets)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -166,9 +162,7 @@ class JsonLines:
     def train(self, entry: Mapping[str, Any]) -> None:
         self._file.append(_finite(entry))
 
-    def evaluation(
-        self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
         self._file.append({"event": "eval", "step": step, "split": split, "metrics": _finite(metrics)})
 
     def entries(self) -> list[Entry]:
@@ -181,10 +175,10 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Event files under `tensorboard/`: the config as text and as hyper-parameters, all figures, evaluations' pictures.
+    """Event files under `tensorboard/`: the config as text and as hyper-parameters, all figures, evaluations' sheets.
 
     A file begins with the first thing to write. One that someone removes during the run is made anew, with all figures;
-    pictures are lost with it.
+    sheets are lost with it.
 
     Args:
         folder: of the run, with its `config.yaml`.
@@ -203,13 +197,11 @@ class TensorBoard:
         with self._writing() as writer:
             _add_train(writer, entry)
 
-    def evaluation(
-        self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
         with self._writing() as writer:
             _add_scalars(writer, split, metrics, step)
-            for name, picture in pictures.items():
-                writer.add_image(f"{split}/{name}", picture, step, dataformats="HWC")
+            for name, sheet in sheets.items():
+                writer.add_image(f"{split}/{name}", sheet, step, dataformats="HWC")
             writer.flush()
 
     def close(self) -> None:
@@ -236,7 +228,7 @@ class TensorBoard:
                 _add_scalars(self._writer, entry["split"], entry["metrics"], entry["step"])
             else:
                 _add_train(self._writer, entry)
-        _logger.warning(f"{lost} was removed during the run: there is a new one, without earlier pictures")
+        _logger.warning(f"{lost} was removed during the run: there is a new one, without earlier sheets")
 
     def _open(self, purge_from: int) -> SummaryWriter:
         before = {*self._event_files()}
@@ -288,9 +280,7 @@ class Console:
             f"{entry['images_per_second']:.1f} images/s, {left} left"
         )
 
-    def evaluation(
-        self, step: int, split: str, metrics: Mapping[str, float], pictures: Mapping[str, np.ndarray]
-    ) -> None:
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
         _logger.info(f"step {step}, {split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
 
     def close(self) -> None:

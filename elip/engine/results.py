@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves: figures, one line per item, pictures."""
+"""The files that an evaluation leaves: figures, one line per item, sheets."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ IN_TRAINING = "weights in training"
 
 
 def write_result(result: EvalResult, folder: Path, about: Mapping[str, Any] | None = None) -> None:
-    """Write `metrics.json`, and what else the result holds but pictures, into `folder`, making it if need be.
+    """Write `metrics.json`, and what else the result holds but sheets, into `folder`, making it if need be.
 
     What an earlier evaluation left there goes first, so that nothing of it stands beside these figures.
 
@@ -44,28 +44,28 @@ def write_result(result: EvalResult, folder: Path, about: Mapping[str, Any] | No
         _write_text(folder / PREDICTIONS, lines)
 
 
-def write_pictures(pictures: Mapping[str, np.ndarray], folder: Path, prefix: str = "") -> None:
-    """Write each picture as `folder`/`prefix`NAME.png, making the folder if need be.
+def write_sheets(sheets: Mapping[str, np.ndarray], folder: Path, prefix: str = "") -> None:
+    """Write each sheet as `folder`/`prefix`NAME.png, making the folder if need be.
 
     Shape:
-        pictures: [H, W, 3] uint8 each
+        sheets: [H, W, 3] uint8 each
     """
-    for name, picture in pictures.items():
+    for name, sheet in sheets.items():
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        write_picture(picture, folder / f"{prefix}{name.replace('/', '-')}.png")
+        write_sheet(sheet, folder / f"{prefix}{name.replace('/', '-')}.png")
 
 
-def write_picture(picture: np.ndarray, path: Path) -> None:
-    """Write one picture, of the kind that the name ends in.
+def write_sheet(sheet: np.ndarray, path: Path) -> None:
+    """Write one sheet, of the kind that the name ends in.
 
     Shape:
-        picture: [H, W, 3] uint8
+        sheet: [H, W, 3] uint8
     """
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ElipError(f"cannot write {path}: no pictures are called {path.suffix!r}. Let the name end in .png.")
-    write_atomically(path, lambda file: Image.fromarray(picture).save(file, kind))
+    write_atomically(path, lambda file: Image.fromarray(sheet).save(file, kind))
 
 
 def _write_text(path: Path, text: str) -> None:

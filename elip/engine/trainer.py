@@ -20,7 +20,7 @@ from elip.engine.evaluator import EvaluationStopped, evaluate
 from elip.engine.loader import TrainLoader
 from elip.engine.logger import RunLog
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
-from elip.engine.results import IN_TRAINING, write_pictures, write_result
+from elip.engine.results import IN_TRAINING, write_result, write_sheets
 from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
 from elip.errors import CheckpointError
@@ -221,7 +221,7 @@ class Trainer:
         with log.pause():
             result = evaluate(self._task, splits[0], self._config, self._run)
             self._evaluated = {"step": self._step, "split": splits[0], "metrics": share(result.metrics)}
-            log.evaluation(**self._evaluated, pictures=result.pictures)
+            log.evaluation(**self._evaluated, sheets=result.sheets)
             on_first_rank(lambda: self._write(result, splits[0]))
             self._keep_if_best()
         return True
@@ -237,7 +237,7 @@ class Trainer:
         folder = self._run.output_dir
         about = {"checkpoint": IN_TRAINING, "step": self._step, "headline": self._task.headline}
         write_result(result, folder / "eval" / split, {**about, **self._evaluation_cost()})
-        write_pictures(result.pictures, folder / "pictures", prefix=f"step-{self._step:08d}-")
+        write_sheets(result.sheets, folder / "sheets", prefix=f"step-{self._step:08d}-")
 
     def _keep_if_best(self) -> None:
         assert self._evaluated is not None

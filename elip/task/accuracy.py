@@ -19,7 +19,7 @@ def evaluate_classifier(
     collate: Callable[[list[Any]], Batch],
     labels: Sequence[str],
     names: Sequence[str],
-    num_pictures: int,
+    num_examples: int,
     evaluator: Evaluator,
 ) -> EvalResult:
     """Return accuracy in percent, a prediction for every text, and a sheet of the best and the worst examples.
@@ -32,7 +32,7 @@ def evaluate_classifier(
         collate: items to a batch.
         labels: names of the classes, by number.
         names: of the pictures of a text, for the sheet.
-        num_pictures: examples on the sheet.
+        num_examples: examples on the sheet.
         evaluator: spreads the work over ranks.
     """
 
@@ -51,14 +51,14 @@ def evaluate_classifier(
         metrics={"accuracy": 100 * (predicted == truth).double().mean().item()},
         chance={"accuracy": 100 * (truth.bincount().max() / len(truth)).item()},
         predictions=predictions,
-        pictures=draw_best_and_worst(
+        sheets=draw_best_and_worst(
             data,
             torch.tensor([_given_to_truth(one) for one in predictions]),
             lambda index: _describe(predictions[index]),
             lambda batch, watch: classify(batch, watch=watch).vision,
             collate,
             names,
-            num_pictures,
+            num_examples,
             evaluator,
         ),
     )

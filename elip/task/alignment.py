@@ -129,7 +129,7 @@ class AlignmentTask(VisionLanguageTask[AlignmentT]):
             self.tokenizer,
             k=k,
             text_length=self.fitting(text_length),
-            num_pictures=self.config.eval.pictures,
+            num_examples=self.config.eval.sheets,
             evaluator=evaluator,
         )
 

@@ -72,7 +72,7 @@ class ClassificationTask(VisionLanguageTask[ConfigT]):
             self.collate,
             self.labels,
             self.image_names,
-            self.config.eval.pictures,
+            self.config.eval.sheets,
             evaluator,
         )
 

@@ -76,14 +76,14 @@ class EvalResult:
     Args:
         metrics: named figures; recall and accuracy in percent.
         predictions: one JSON-serialisable object per item, in the order of the data set.
-        pictures: named sheets for people, [H, W, 3] uint8.
+        sheets: drawn for people, by name, [H, W, 3] uint8.
         chance: what guessing would reach, for those metrics where that is known.
         files: further JSON contents by file name, such as what the server of a benchmark takes.
     """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]] = field(default_factory=list)
-    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    sheets: dict[str, np.ndarray] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=dict)
 
@@ -254,7 +254,7 @@ class Task(nn.Module, Generic[ConfigT]):
         """
 
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
-        """Return metrics, predictions and pictures on one split.
+        """Return metrics, predictions and sheets on one split.
 
         Called on all ranks, in eval mode, without gradient (`torch.enable_grad` gives it back); changes no buffer.
         """

@@ -29,7 +29,7 @@ def draw_best_and_worst(
     encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
     names: Sequence[str],
-    num_pictures: int,
+    num_examples: int,
     evaluator: Evaluator,
 ) -> dict[str, np.ndarray]:
     """Return the sheet `examples`, with the patches that were kept; nothing where there is nothing to show.
@@ -40,10 +40,10 @@ def draw_best_and_worst(
         describe: from an item's number to what the sheet says of it.
         encode: a batch, and what to watch, to the tokens of its images, all first ones first.
         names: of the K pictures of an item.
-        num_pictures: items on the sheet.
+        num_examples: items on the sheet.
         evaluator: spreads the work over ranks.
     """
-    best, worst = best_and_worst(quality, num_pictures)
+    best, worst = best_and_worst(quality, num_examples)
     if not best:
         return {}
 

@@ -63,7 +63,7 @@ def evaluate_retrieval(
     tokenizer: Tokenizer,
     k: int,
     text_length: int,
-    num_pictures: int,
+    num_examples: int,
     evaluator: Evaluator,
 ) -> EvalResult:
     """Return recall in both directions, the best texts for each image, and two sheets.
@@ -76,7 +76,7 @@ def evaluate_retrieval(
         data: images, texts, and which belong together.
         tokenizer: for the texts.
         text_length: tokens of a text, longer ones are cut.
-        num_pictures: examples on the sheet.
+        num_examples: examples on the sheet.
     """
     check_candidates(k, len(data.images), len(data.texts))
     ids, mask = tokenizer.encode(data.texts.captions, text_length)
@@ -95,7 +95,7 @@ def evaluate_retrieval(
         metrics=recalls(scores.i2t, scores.t2i, data.image_to_texts, data.text_to_image),
         chance=chance_recalls([len(texts) for texts in data.image_to_texts]),
         predictions=predictions,
-        pictures={
+        sheets={
             **draw_best_and_worst(
                 data.images,
                 lead(scores.i2t, data.image_to_texts),
@@ -103,10 +103,10 @@ def evaluate_retrieval(
                 lambda batch, watch: albef.encode_image(batch["image"], watch=watch),
                 collate_samples,
                 ["image"],
-                num_pictures,
+                num_examples,
                 evaluator,
             ),
-            **_kept_patches(albef, data, ids, mask, num_pictures, evaluator),
+            **_kept_patches(albef, data, ids, mask, num_examples, evaluator),
         },
     )
 
@@ -139,10 +139,10 @@ def _describe(prediction: dict[str, Any]) -> Account:
 
 
 def _kept_patches(
-    albef: Albef, data: RetrievalEvalSet, ids: Tensor, mask: Tensor, num_pictures: int, evaluator: Evaluator
+    albef: Albef, data: RetrievalEvalSet, ids: Tensor, mask: Tensor, num_examples: int, evaluator: Evaluator
 ) -> dict[str, Any]:
     """A sheet of the first images, each reduced under its first caption; nothing where nothing is reduced."""
-    first_text = torch.tensor([texts[0] for texts in data.image_to_texts[:num_pictures]])
+    first_text = torch.tensor([texts[0] for texts in data.image_to_texts[:num_examples]])
 
     def encode(batch: Batch) -> dict[str, Tensor]:
         texts = first_text[batch["index"].cpu()]

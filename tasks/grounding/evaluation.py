@@ -27,7 +27,7 @@ def evaluate_grounding(
     locate: Callable[[Batch], Tensor],
     encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
-    num_pictures: int,
+    num_examples: int,
     evaluator: Evaluator,
 ) -> EvalResult:
     """Return the share of texts whose best-ranked detection overlaps what is meant, in all and by split of RefCOCO+.
@@ -39,7 +39,7 @@ def evaluate_grounding(
         locate: a batch to a map [b, rows, columns], the larger the more the text is there.
         encode: a batch, and what to watch in the image encoder, to the tokens of its images.
         collate: items to a batch.
-        num_pictures: examples on the sheet.
+        num_examples: examples on the sheet.
         evaluator: spreads the work over ranks.
     """
     maps = evaluator.map(data, lambda batch: {"map": locate(batch).float()}, collate)["map"]
@@ -54,14 +54,14 @@ def evaluate_grounding(
     return EvalResult(
         metrics=_by_split(data.targets, right),
         predictions=predictions,
-        pictures=draw_best_and_worst(
+        sheets=draw_best_and_worst(
             data,
             torch.tensor([one["iou"] for one in predictions]),
             lambda index: _describe(predictions[index], data.targets[index], maps[index]),
             encode,
             collate,
             ["image"],
-            num_pictures,
+            num_examples,
             evaluator,
         ),
         chance=_by_split(data.targets, guess),

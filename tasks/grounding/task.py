@@ -67,7 +67,7 @@ class Grounding(PairFinetuningTask[GroundingConfig]):
             self.locate,
             lambda batch, watch: self.model.albef.encode_image(batch["image"], watch=watch),
             self.collate,
-            self.config.eval.pictures,
+            self.config.eval.sheets,
             evaluator,
         )
 

@@ -26,7 +26,7 @@ def evaluate_vqa(
     answer: Callable[[Batch], list[Answered]],
     encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
-    num_pictures: int,
+    num_examples: int,
     evaluator: Evaluator,
 ) -> EvalResult:
     """Return answers to all questions, their official accuracy, and a sheet of the best and the worst examples.
@@ -39,7 +39,7 @@ def evaluate_vqa(
         answer: a batch to the answers to its questions.
         encode: a batch, and what to watch in the image encoder, to the tokens of its images.
         collate: items to a batch.
-        num_pictures: examples on the sheet.
+        num_examples: examples on the sheet.
         evaluator: spreads the work over ranks.
     """
     answered = evaluator.map(data, lambda batch: {"answers": answer(batch)}, collate)["answers"]
@@ -50,8 +50,8 @@ def evaluate_vqa(
         metrics={"accuracy": _mean([one["accuracy"] for one in predictions])} if data.has_answers else {},
         chance={"accuracy": chance_accuracy([one.answers for one in data.questions])} if data.has_answers else {},
         predictions=predictions,
-        pictures=draw_best_and_worst(
-            data, quality, lambda i: _describe(predictions[i]), encode, collate, ["image"], num_pictures, evaluator
+        sheets=draw_best_and_worst(
+            data, quality, lambda i: _describe(predictions[i]), encode, collate, ["image"], num_examples, evaluator
         ),
         files={RESULT_FILE: [{key: one[key] for key in ("question_id", "answer")} for one in predictions]},
     )

@@ -187,7 +187,7 @@ class Vqa(VisionLanguageTask[VqaConfig]):
             self.answer,
             self._encode,
             self._collate_questions,
-            self.config.eval.pictures,
+            self.config.eval.sheets,
             evaluator,
         )
 

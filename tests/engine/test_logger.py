@@ -89,7 +89,7 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path: Path, caplog: pytest
     assert lines[1].startswith("step 5, val: accuracy ")
 
 
-def test_tensorboard_has_every_figure_the_config_and_the_pictures(tmp_path: Path) -> None:
+def test_tensorboard_has_every_figure_the_config_and_the_sheets(tmp_path: Path) -> None:
     config = stub_config(tmp_path, max_steps=6)
     train(stub_config(tmp_path, max_steps=5))
     train(config, resume=True)
@@ -193,7 +193,7 @@ def test_what_is_removed_during_a_run_is_there_again_and_told(tmp_path: Path, ca
     train(stub_config(folder), before_step=harm_at(7, remove_files))
     assert read_log(folder) == read_log(tmp_path / "whole")
     assert "harmed/log.jsonl was removed during the run: it is there again, with all its entries" in caplog.text
-    assert "was removed during the run: there is a new one, without earlier pictures" in caplog.text
+    assert "was removed during the run: there is a new one, without earlier sheets" in caplog.text
     harmed, whole = events_of(folder), events_of(tmp_path / "whole")
     for tag in ("train/loss", "train/grad_norm", "val/accuracy"):
         assert [(e.step, e.value) for e in harmed.Scalars(tag)] == [(e.step, e.value) for e in whole.Scalars(tag)]

@@ -121,14 +121,14 @@ def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
     assert [e["step"] for e in read_log(tmp_path / "often") if e["event"] == "eval"] == [*range(1, 11)]
 
 
-def test_an_evaluation_leaves_figures_predictions_and_pictures(tmp_path: Path) -> None:
+def test_an_evaluation_leaves_figures_predictions_and_sheets(tmp_path: Path) -> None:
     _, outcome = train(stub_config(tmp_path, max_steps=3))
     assert json.loads((tmp_path / "eval" / "val" / "metrics.json").read_text()) == outcome["metrics"]
     predictions = [json.loads(line) for line in (tmp_path / "eval/val/predictions.jsonl").read_text().splitlines()]
     assert [item["index"] for item in predictions] == [*range(7)]
-    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    names = {path.name for path in (tmp_path / "sheets").iterdir()}
     assert names == {"step-00000003-sheet.png"}
-    assert np.array(Image.open(tmp_path / "pictures" / "step-00000003-sheet.png"))[0, 0].tolist() == [200, 200, 200]
+    assert np.array(Image.open(tmp_path / "sheets" / "step-00000003-sheet.png"))[0, 0].tolist() == [200, 200, 200]
 
 
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:

@@ -43,11 +43,11 @@ def classify(batch: dict[str, Tensor], watch: Watch | None = None) -> Classified
     return Classified(LOGITS[index], Vision(kept))  # type: ignore[arg-type]
 
 
-def evaluate(num_pictures: int = 2) -> EvalResult:
+def evaluate(num_examples: int = 2) -> EvalResult:
     def collate(images: list[Any]) -> dict[str, Tensor]:
         return {"image": torch.stack(images)}
 
-    return evaluate_classifier(Data(), classify, collate, LABELS, ("image",), num_pictures, OneProcess())  # type: ignore[arg-type]
+    return evaluate_classifier(Data(), classify, collate, LABELS, ("image",), num_examples, OneProcess())  # type: ignore[arg-type]
 
 
 def test_accuracy_is_the_share_of_right_answers_in_percent() -> None:
@@ -69,12 +69,12 @@ def test_predictions_come_in_the_order_of_the_data() -> None:
 def test_the_sheet_shows_the_surest_right_answer_and_the_surest_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Example] = []
     monkeypatch.setattr(examples, "examples_sheet", lambda several, names: shown.extend(several))
-    evaluate(num_pictures=3)
+    evaluate(num_examples=3)
     assert [one.lines[0] for one in shown] == ["text 0", "text 2", "text 1"]
     assert [one.title.split(":")[0] for one in shown] == ["best", "best", "worst"]
     assert [one.image.flatten()[0].item() for one in shown] == [0, 2, 1]
     assert [one.kept.sum().item() for one in shown if one.kept is not None] == [0, 2, 1]  # of the last reduction
 
 
-def test_no_sheet_without_pictures() -> None:
-    assert evaluate(num_pictures=0).pictures == {}
+def test_no_sheet_without_examples() -> None:
+    assert evaluate(num_examples=0).sheets == {}

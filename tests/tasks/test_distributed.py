@@ -55,7 +55,7 @@ def test_both_ranks_get_what_one_process_gets(
     alone = evaluated(name, runs[name])
     for rank in ranks:
         assert rank[name]["metrics"] == pytest.approx(alone["metrics"])
-        assert rank[name]["pictures"] == alone["pictures"]
+        assert rank[name]["sheets"] == alone["sheets"]
         for ours, theirs in zip(rank[name]["predictions"], alone["predictions"], strict=True):
             assert ours.get("scores") == pytest.approx(theirs.get("scores"), abs=1e-5)
             assert {**ours, "scores": None} == {**theirs, "scores": None}

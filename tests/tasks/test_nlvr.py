@@ -119,18 +119,18 @@ def test_evaluation_gives_accuracy_predictions_and_a_sheet_and_changes_nothing(r
     assert result.metrics == {"accuracy": pytest.approx(100 * sum(right) / 20)}
     assert result.chance == {"accuracy": pytest.approx(50)}
     assert all(len(one["images"]) == 2 for one in result.predictions)
-    assert result.pictures["examples"].dtype.name == "uint8"
+    assert result.sheets["examples"].dtype.name == "uint8"
 
 
 def test_the_sheet_has_two_more_tiles_where_patches_are_dropped(run: list[str]) -> None:
-    with_kept = evaluate(small_task("nlvr", run)).pictures["examples"]
-    without = evaluate(small_task("nlvr", [*without_reducer(run), "reducer={name: none}"])).pictures["examples"]
+    with_kept = evaluate(small_task("nlvr", run)).sheets["examples"]
+    without = evaluate(small_task("nlvr", [*without_reducer(run), "reducer={name: none}"])).sheets["examples"]
     assert with_kept.shape[0] == without.shape[0]
     assert with_kept.shape[1] == pytest.approx(without.shape[1] * (4 + 1.4) / (2 + 1.4), abs=2)
 
 
 def test_no_sheet_is_drawn_where_none_is_asked_for(run: list[str]) -> None:
-    assert evaluate(small_task("nlvr", [*run, "eval.pictures=0"])).pictures == {}
+    assert evaluate(small_task("nlvr", [*run, "eval.sheets=0"])).sheets == {}
 
 
 def test_a_made_up_batch_trains_and_infers_without_any_file(run: list[str], tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_evaluation_gives_recall_predictions_and_a_sheet_and_changes_nothing(tin
     }
     assert len(result.predictions) == 6
     assert all(prediction["rank"] >= 0 for prediction in result.predictions)
-    assert result.pictures["kept_patches"].dtype.name == "uint8"
+    assert result.sheets["kept_patches"].dtype.name == "uint8"
     assert all(torch.equal(before[name], tensor) for name, tensor in task.state_dict().items())
 
 
@@ -121,7 +121,7 @@ def test_without_reduction_there_is_no_sheet_of_kept_patches(tiny: list[str]) ->
     tiny = [override for override in tiny if not override.startswith("reducer.")]
     task = make_task(tiny, "reducer.name=none").eval()
     with torch.no_grad():
-        assert {*task.evaluate("val", OneProcess()).pictures} == {"examples"}
+        assert {*task.evaluate("val", OneProcess()).sheets} == {"examples"}
 
 
 def test_an_evaluation_may_use_another_reducer(tiny: list[str]) -> None:

@@ -161,8 +161,8 @@ def test_evaluation_gives_recall_predictions_and_a_sheet_and_changes_nothing(run
     assert len(result.predictions) == 6
     for one in result.predictions:
         assert one["rank"] >= len(one["texts"]) or one["texts"][one["rank"]] == one["truth"]
-    assert {*result.pictures} == {"examples", "kept_patches"}
-    assert {sheet.dtype.name for sheet in result.pictures.values()} == {"uint8"}
+    assert {*result.sheets} == {"examples", "kept_patches"}
+    assert {sheet.dtype.name for sheet in result.sheets.values()} == {"uint8"}
     assert list(task.eval_splits()) == ["val", "test"]
     assert len(evaluate(task, "test").predictions) == 5
 

@@ -157,7 +157,7 @@ def test_evaluation_gives_accuracy_predictions_and_a_sheet_and_changes_nothing(r
     assert result.chance == {"accuracy": pytest.approx(100 / 3)}
     assert result.predictions[0]["image"].endswith(".jpg")
     assert sum(result.predictions[0]["scores"].values()) == pytest.approx(1)
-    assert result.pictures["examples"].dtype.name == "uint8"
+    assert result.sheets["examples"].dtype.name == "uint8"
 
 
 def test_val_is_evaluated_first_and_test_too(run: list[str]) -> None:

@@ -17,12 +17,12 @@ from tests.tasks.small import small_task
 
 
 def evaluated(name: str, overrides: list[str]) -> dict[str, Any]:
-    """Return metrics and predictions on val and the shapes of pictures, under random weights."""
+    """Return metrics and predictions on val and the shapes of sheets, under random weights."""
     task = small_task(name, overrides)
     with start_run(task.config) as run:
         result = evaluate(task.to(run.device), "val", task.config, run)
-    shapes = {name: list(picture.shape) for name, picture in result.pictures.items()}
-    return {"metrics": result.metrics, "predictions": result.predictions, "pictures": shapes}
+    shapes = {name: list(sheet.shape) for name, sheet in result.sheets.items()}
+    return {"metrics": result.metrics, "predictions": result.predictions, "sheets": shapes}
 
 
 def main(folder: Path) -> None:

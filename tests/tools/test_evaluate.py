@@ -33,16 +33,16 @@ def predictions_in(folder: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_a_command_leaves_metrics_predictions_and_pictures(trained: Path, tmp_path: Path, command: Command) -> None:
+def test_a_command_leaves_metrics_predictions_and_sheets(trained: Path, tmp_path: Path, command: Command) -> None:
     done = command("evaluate", trained, "--split", "val", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = metrics_in(tmp_path)
     assert metrics.keys() >= {*RECALLS, "r_mean"}
     assert all(0 <= metrics[name] <= 100 for name in RECALLS)
     assert [item["image"] for item in predictions_in(tmp_path)] == [f"val/{i:06d}.jpg" for i in range(6)]
-    pictures = [Image.open(path) for path in tmp_path.glob("*.png")]
-    assert pictures
-    assert all(len(set(picture.convert("L").tobytes())) > 10 for picture in pictures)
+    sheets = [Image.open(path) for path in tmp_path.glob("*.png")]
+    assert sheets
+    assert all(len(set(sheet.convert("L").tobytes())) > 10 for sheet in sheets)
     assert f"{metrics['r_mean']:.2f}" in done.stdout
     assert str(tmp_path) in done.stdout
 
@@ -88,12 +88,12 @@ def test_the_reducer_can_be_another_than_in_training(trained: Path, tmp_path: Pa
         "quarter": "eval.reducer={name: random, begin: [1], keep_ratio: [0.25]}",
         "other-quarter": "eval.reducer={name: random, begin: [1], keep_ratio: [0.25], seed: 1}",
     }
-    pictures = {}
+    sheets = {}
     for name, override in reducers.items():
         assert evaluate.main([str(trained), "--split", "val", "--out", str(tmp_path / name), override]) == 0
-        pictures[name] = [sheet.read_bytes() for sheet in (tmp_path / name).glob("kept_patches.png")]
-    assert pictures.pop("all") == []  # nothing was dropped that could be shown
-    (quarter,), (other,) = pictures.values()
+        sheets[name] = [sheet.read_bytes() for sheet in (tmp_path / name).glob("kept_patches.png")]
+    assert sheets.pop("all") == []  # nothing was dropped that could be shown
+    (quarter,), (other,) = sheets.values()
     assert quarter != other
 
 

@@ -30,13 +30,13 @@ def finished(digits: Path, config: Path, tmp_path_factory: pytest.TempPathFactor
     return folder / "run"
 
 
-def test_a_run_leaves_log_tensorboard_pictures_checkpoints_and_its_config(finished: Path) -> None:
+def test_a_run_leaves_log_tensorboard_sheets_checkpoints_and_its_config(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert {"log.jsonl", "tensorboard", "pictures", "config.yaml", "best.pt", "checkpoint-00000006.pt"} <= names
+    assert {"log.jsonl", "tensorboard", "sheets", "config.yaml", "best.pt", "checkpoint-00000006.pt"} <= names
     steps = [entry for entry in entries(finished) if "loss" in entry]
     assert [entry["step"] for entry in steps] == [1, 2, 3, 4, 5, 6]
     assert {"loss_itc", "loss_itm", "loss_mlm", "lr", "grad_norm", "temp", "alpha", "queue_fill"} <= steps[0].keys()
-    assert list((finished / "pictures").glob("*.png"))
+    assert list((finished / "sheets").glob("*.png"))
 
 
 def test_the_resolved_config_runs_again(finished: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_an_evaluation_ranks_the_detections_of_every_text(
     right = [one["iou"] >= 0.5 for one in result.predictions]
     assert result.metrics["accuracy"] == pytest.approx(100 * sum(right) / len(right))
     assert 10 < result.chance["accuracy"] < 60
-    assert result.pictures["examples"].ndim == 3
+    assert result.sheets["examples"].ndim == 3
 
 
 @pytest.mark.parametrize(

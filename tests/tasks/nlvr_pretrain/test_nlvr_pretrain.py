@@ -97,7 +97,7 @@ def test_evaluation_shows_every_caption_with_two_images_and_changes_nothing(run:
     assert result.metrics == {"accuracy": pytest.approx(100 * sum(right) / 30)}
     assert result.chance == {"accuracy": pytest.approx(100 / 3)}
     assert {one["truth"] for one in result.predictions} == {"left", "right", "neither"}
-    assert result.pictures["examples"].dtype.name == "uint8"
+    assert result.sheets["examples"].dtype.name == "uint8"
 
 
 def test_a_made_up_batch_trains_and_infers_without_any_file(run: list[str], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Vision:
     kept: Mapping[int, Tensor] = MappingProxyType({})
 
 
-def evaluate(has_answers: bool = True, num_pictures: int = 4) -> EvalResult:
+def evaluate(has_answers: bool = True, num_examples: int = 4) -> EvalResult:
     def answer(batch: dict[str, Tensor]) -> list[dict[str, float]]:
         return [ANSWERED[i] for i in batch["image"][:, 0, 0, 0].long().tolist()]
 
@@ -52,7 +52,7 @@ def evaluate(has_answers: bool = True, num_pictures: int = 4) -> EvalResult:
         return {"image": torch.stack(images)}
 
     data: Any = Data(has_answers)
-    return evaluate_vqa(data, answer, lambda batch, **_: Vision(), collate, num_pictures, OneProcess())  # type: ignore[arg-type,return-value]
+    return evaluate_vqa(data, answer, lambda batch, watch: Vision(), collate, num_examples, OneProcess())  # type: ignore[arg-type,return-value]
 
 
 def test_accuracy_is_the_mean_of_the_questions() -> None:
@@ -109,7 +109,7 @@ def test_the_sheet_shows_the_best_and_the_worst(
 def test_the_sheet_says_what_was_answered_and_what_annotators_said(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Example] = []
     monkeypatch.setattr(examples, "examples_sheet", lambda several, names: shown.extend(several))
-    evaluate(num_pictures=2)
+    evaluate(num_examples=2)
     assert shown[0].title == "best: accuracy 100%"
     assert list(shown[1].lines) == ["question 2", "answer: red (70%)", "annotators: blue x 10"]
 

@@ -210,7 +210,7 @@ def test_evaluation_gives_accuracy_predictions_a_sheet_and_a_file_for_the_server
     assert result.files["vqa_result.json"] == [
         {"question_id": one["question_id"], "answer": one["answer"]} for one in result.predictions
     ]
-    assert result.pictures["examples"].dtype.name == "uint8"
+    assert result.sheets["examples"].dtype.name == "uint8"
     assert list(task.eval_splits()) == ["val", "test"]
 
 
