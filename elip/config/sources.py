@@ -214,7 +214,7 @@ def _nodes_inside(node: Node) -> list[Node]:
     return [inner for pair in node.value for inner in pair] if isinstance(node, MappingNode) else node.value
 
 
-def _values_inside(value: Any) -> list[Any]:
+def _values_inside(value: Any) -> Iterable[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
 
 

@@ -31,12 +31,8 @@ def message_of(load: Load, text: str, *overrides: str, **others: str) -> str:
 def test_a_file_that_names_a_task_gets_all_defaults(load: Load) -> None:
     config = load(SORT)
     assert config == RunConfig(task=config.task)
-    assert config_to_dict(config)["task"] == {
-        "name": "test_sort",
-        "speed": 3,
-        "order": "rising",
-        "limits": [0.0, 1.0],
-    }
+    own = {"name": "test_sort", "speed": 3, "order": "rising", "limits": [0.0, 1.0]}
+    assert config_to_dict(config)["task"] == {"loss_weights": {}, **own}
 
 
 def test_the_sections_of_task_and_reducer_reach_their_owners(load: Load) -> None:
@@ -144,7 +140,7 @@ def test_the_same_reducer_named_again_keeps_its_parameters(load: Load) -> None:
 def test_another_task_or_evaluation_reducer_drops_parameters_too(load: Load) -> None:
     low = "task: {name: test_sort, speed: 9}\neval: {reducer: {name: test_half, keep_ratio: [0.5]}}"
     config = load(low, "task.name=test_count", "eval.reducer.name=test_third")
-    assert config_to_dict(config)["task"] == {"name": "test_count"}
+    assert config_to_dict(config)["task"] == {"name": "test_count", "loss_weights": {}}
     assert config.eval.reducer is not None
     assert config.eval.reducer.params == {}
 
@@ -219,7 +215,7 @@ def test_a_wrong_key_or_value_is_told_in_words(load: Load, text: str, message: s
         ("task:", "x.yaml: task.name: name the task. Known: "),
         (
             "task: {name: test_sort, sped: 3}",
-            "x.yaml: task.sped: unknown key. Did you mean 'speed'? Known: name, speed, ",
+            "x.yaml: task.sped: unknown key. Did you mean 'speed'? Known: name, loss_weights, speed, ",
         ),
         ("task: {name: test_sort, speed: 0}", "x.yaml: task.speed: expected a number above 0, got 0."),
         ("task: {name: test_sort, limits: [1, a]}", "x.yaml: task.limits[1]: expected a number, got 'a'."),

@@ -158,11 +158,8 @@ def test_a_plug_in_of_a_config_is_in_the_help_and_what_is_no_section_stays_the_c
     (folder / "mine.yaml").write_text("task: test_mine\nplugins: [mine.py]")
     try:
         text = shown(capsys, "--help-config", "task.test_mine", "mine.yaml")
-        assert text == (
-            "task: {name: test_mine}  # Mine alone.\n"
-            "  depth = 3                           whole number\n"
-            "      How deep it goes.\n"
-        )
+        assert text.startswith("task: {name: test_mine}  # Mine alone.\n")
+        assert "\n  depth = 3                           whole number\n      How deep it goes.\n" in text
         assert text in shown(capsys, "--help-config", "mine.yaml")
     finally:
         TASKS.discard(TASKS.get("test_mine").__module__)
