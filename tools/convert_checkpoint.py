@@ -9,8 +9,8 @@ import torch
 
 from elip.errors import CheckpointError
 from elip.registry import TASKS
-from elip.weights.files import MODEL, Form, Weights, read_weights, write_weights
-from elip.weights.names import to_albef
+from elip.weights.files import Form, Weights, read_weights, write_weights
+from elip.weights.names import short, to_albef
 from tools.cli import user_errors
 
 EPILOG = """A name that ends in .safetensors is read or written as safetensors, any other as a pickled dict with the
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_derived(weights: Weights) -> None:
     """Raise an error if a tensor that should only repeat others says something of its own, and would be lost."""
-    again = to_albef({name.removeprefix(MODEL): tensor for name, tensor in weights.state.items()})
+    again = to_albef({short(name): tensor for name, tensor in weights.state.items()})
     for name, tensor in weights.derived.items():
         spelled = name if name in again else name.replace(".bert.", ".", 1)
         if spelled not in again or not torch.equal(again[spelled], tensor):

@@ -1,4 +1,4 @@
-"""Weights from outside: pretrained BERT, and position embeddings of another image size."""
+"""Pretrained weights of the text encoder, and the config of BERT that belongs to them."""
 
 import json
 import logging
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 from transformers import BertConfig
 from transformers.activations import ACT2FN
@@ -25,9 +24,9 @@ from transformers.utils import (
 from elip.config.schema import TextConfig
 from elip.errors import CheckpointError, ConfigError, did_you_mean
 from elip.models.text import MLMHead, TextEncoder
-from elip.weights.fitting import Account, Rules, fit, score
+from elip.weights.fitting import LoadReport, Rules, fit, score
 from elip.weights.reading import read_tensors, require_regular
-from elip.weights.wrappings import best, unpack, unwrapped
+from elip.weights.wrappings import described, unwrap
 
 KEY = "model.text.weights"
 
@@ -46,7 +45,7 @@ _PARTS = ("text_encoder.", "model.albef.text_encoder.", "albef.text_encoder.", "
 """Beginnings of the names of a text encoder within a larger model."""
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def bert_config(config: TextConfig) -> BertConfig:
@@ -108,22 +107,26 @@ def load_bert(config: TextConfig, encoder: TextEncoder, mlm_head: MLMHead | None
         return
     own = {**encoder.state_dict(), **({f"{_HEAD}{n}": t for n, t in mlm_head.state_dict().items()} if mlm_head else {})}
     path, contents = _read_bert(config.weights)
-    ways = [replace(way, state=_to_ours(way.state)) for way in unwrapped(unpack(contents, path), _PARTS)]
-    found = best(ways, lambda state: score(state, own))
-    facts = [f"undone: {one}" for one in found.undone]
-    account = Account(KEY, f"{path} ({', '.join(facts)})" if facts else str(path), other_parts=found.other_parts)
+    found = unwrap(
+        contents,
+        path,
+        lambda state: score(state, own),
+        _PARTS,
+        forms=lambda way: [replace(way, state=_to_ours(way.state))],
+    )
+    report = LoadReport(described(path, found.undone), KEY, other_parts=found.other_parts)
     expected = _EXPECTED if mlm_head else (*_EXPECTED, _HEAD)
-    _check_tied(found.state, account.source)
+    _check_tied(found.state, report.source)
     fitting = fit(
-        found.state, own, Rules(expected, (".crossattention.", _HEAD), config.weights_allow, f"{KEY}_allow"), account
+        found.state, own, Rules(expected, (".crossattention.", _HEAD), config.weights_allow, f"{KEY}_allow"), report
     )
     for module, prefix in ((encoder, ""), (mlm_head, _HEAD)):
         if module is not None:
             inside = {n.removeprefix(prefix): t for n, t in fitting.items() if n.startswith(_HEAD) == bool(prefix)}
             module.load_state_dict(inside, strict=False)
-    log.info("%s", account)
-    if mlm_head is not None and any(name.startswith(_HEAD) for name in account.new):
-        log.warning("%s: %s has no vocabulary head, which starts from random weights", KEY, account.source)
+    logger.info("%s", report)
+    if mlm_head is not None and any(name.startswith(_HEAD) for name in report.new):
+        logger.warning("%s: %s has no vocabulary head, which starts from random weights", KEY, report.source)
 
 
 def _read_bert(name: str) -> tuple[Path, dict[str, Any]]:
@@ -176,17 +179,6 @@ def _check_tied(state: Mapping[str, Tensor], source: str) -> None:
             raise CheckpointError(
                 f"{KEY}: {source}: the output layer of the vocabulary head should repeat {other}, but does not."
             )
-
-
-def resize_pos_embed(pos_embed: Tensor, new_grid: tuple[int, int], num_prefix: int) -> Tensor:
-    """Return position embeddings for another grid of patches, bicubic as ALBEF does it; prefix places stay.
-
-    Args:
-        pos_embed: [1, prefix + old patches, D], from a square grid.
-        new_grid: rows and columns wanted.
-        num_prefix: places before the patches.
-    """
-    return resample_abs_pos_embed(pos_embed, list(new_grid), num_prefix_tokens=num_prefix, antialias=False)
 
 
 def _from_pretrained(name: str) -> BertConfig:

@@ -16,14 +16,12 @@ from torch import Tensor
 from elip.atomic import write_atomically
 from elip.errors import CheckpointError
 from elip.weights import run_folder
-from elip.weights.names import from_albef, is_derived, num_known, to_albef
+from elip.weights.names import MODEL, from_albef, is_derived, num_known, short, to_albef
 from elip.weights.reading import CHECKSUM, SAFETENSORS, checksum, read_safetensors
-from elip.weights.wrappings import best, unpack, unwrapped
+from elip.weights.wrappings import described, unwrap
 
 Form = Literal["elip", "albef"]
 """Whose names tensors carry: ours, or those of the published checkpoints."""
-MODEL = "model."
-"""Beginning of our names: what a task calls its model."""
 PLAIN = "key 'model'"
 _RUN = ("config", "step", "epoch")
 """What a checkpoint of ours says of its run, beside what only going on with it needs."""
@@ -55,7 +53,7 @@ class Weights:
         """Return where the weights are from, in words."""
         facts = [f"task {self.run['config']['task']['name']}", f"step {self.run['step']}"] if self.run else []
         facts = facts or ["names of ALBEF" if self.form == "albef" else "our names"]
-        return f"{self.path} ({', '.join([*facts, *(f'undone: {one}' for one in self.undone)])})"
+        return described(self.path, self.undone, facts)
 
 
 def read_weights(path: Path) -> Weights:
@@ -68,7 +66,7 @@ def read_weights(path: Path) -> Weights:
     contents, metadata = read_safetensors(path) if path.suffix == SAFETENSORS else (run_folder.read(path), {})
     if "elip" in metadata:
         contents = {"model": contents, "elip": _parsed(metadata["elip"], path)}
-    packed = best(unwrapped(unpack(contents, path)), num_known)
+    packed = unwrap(contents, path, num_known)
     state, others = packed.state, packed.beside
     of_run = others if _is_run(others) else others["elip"] if _is_run(others.get("elip")) else {}
     run = {key: of_run[key] for key in _RUN if key in of_run}
@@ -90,7 +88,7 @@ def write_weights(path: Path, state: Mapping[str, Tensor], form: Form, run: Mapp
         form: whose names to write.
         run: see `Weights`.
     """
-    tensors = dict(state) if form == "elip" else to_albef({n.removeprefix(MODEL): t for n, t in state.items()})
+    tensors = dict(state) if form == "elip" else to_albef({short(name): tensor for name, tensor in state.items()})
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     if path.suffix == SAFETENSORS:
         metadata = {"format": "pt", "elip": json.dumps(dict(run))}

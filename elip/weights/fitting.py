@@ -1,4 +1,4 @@
-"""Fitting weights from outside to a module: every tensor of the file and of the module is accounted for."""
+"""Fitting the tensors of a file to a module: each of them, and each of the module's, is accounted for."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,44 +8,53 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from elip.errors import CheckpointError
+from elip.weights.names import group, short
 
 _LISTED = 4
+_GROUPS = 16
 
 
 @dataclass
-class Account:
-    """What became of the tensors in a file, and where those of a module are from.
+class LoadReport:
+    """What became of the tensors in a file, and where those of a module are from, by name.
 
     Args:
-        key: of the config that names the file.
         source: the file, and what was done to read it, in words.
-        taken: tensors of the module that the file gave.
-        resized: those of `taken` whose size was changed, with both sizes.
+        key: of the config that names the file, where there is one.
+        taken: tensors of the module that the file gave as they are, in whatever place.
+        adapted: those of `taken` that the file has in another place, or that a layer there was copied for.
+        resized: position embeddings of another image size, with both sizes.
+        twins: momentum copies that the file lacks, set to the weights that they follow.
         left_over: tensors of the file without a place in the module.
         other_parts: tensors of the file that belong to other parts of a larger model.
+        derived: tensors of the file that only repeat others.
         new: tensors of the module that stay as they were initialised.
     """
 
-    key: str
     source: str
+    key: str = ""
     taken: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
     resized: dict[str, str] = field(default_factory=dict)
+    twins: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
     other_parts: Sequence[str] = ()
+    derived: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        told = [f"{len(self.taken)} taken"]
-        if self.resized:
-            told.append("of them resized: " + ", ".join(f"{name} {how}" for name, how in self.resized.items()))
-        for what, names in (
-            ("left over", self.left_over),
-            ("of other parts", self.other_parts),
-            ("newly initialised", self.new),
-        ):
-            if names:
-                told.append(f"{len(names)} {what}: {grouped(names)}")
-        return f"{self.key}: tensors of {self.source}: {'; '.join(told)}"
+        lines = (
+            ("taken", len(self.taken), grouped(self.taken)),
+            ("  of them adapted", len(self.adapted), grouped(self.adapted)),
+            ("resized", len(self.resized), ", ".join(f"{short(name)} {how}" for name, how in self.resized.items())),
+            ("copied to twins", len(self.twins), grouped(self.twins)),
+            ("left over", len(self.left_over), grouped(self.left_over)),
+            ("of other parts", len(self.other_parts), grouped(self.other_parts)),
+            ("repeat others", len(self.derived), _numbered(".".join(name.split(".")[-2:]) for name in self.derived)),
+            ("newly initialised", len(self.new), grouped(self.new)),
+        )
+        shown = [f"  {what:18}{count:5}  {names}".rstrip() for what, count, names in lines if count or what == "taken"]
+        return "\n".join([f"{self.key and f'{self.key}: '}weights from {self.source}:", *shown])
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,14 @@ class Rules:
     allow_key: str
 
 
-def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, account: Account) -> dict[str, Tensor]:
-    """Return the tensors that have a place in a module, and fill the account.
+def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, report: LoadReport) -> dict[str, Tensor]:
+    """Return the tensors that have a place in a module, and fill the report.
 
     Args:
         state: of the file, under the module's names.
         own: of the module.
         rules: what need not fit.
-        account: to fill.
+        report: to fill; what it says to be resized is in `state` as it is now.
 
     Raises:
         CheckpointError: nothing fits, tensors of the module are missing or of another shape or kind, or tensors of the
@@ -81,19 +90,20 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, ac
     fitting = {name: tensor for name, tensor in state.items() if name in own and _fits(tensor, own[name])}
     if not fitting:
         raise CheckpointError(
-            f"{account.key}: {account.source} has nothing in common with what it should fill: it holds "
-            f"{grouped((*state, *account.other_parts))}, expected are names such as {', '.join(list(own)[:2])}."
+            f"{report.key}: {report.source} has nothing in common with what it should fill: it holds "
+            f"{grouped((*state, *report.other_parts))}, expected are names such as {', '.join(list(own)[:2])}."
         )
-    account.taken, account.left_over = list(fitting), [name for name in state if name not in fitting]
-    account.new = [name for name in own if name not in fitting]
-    differing = [name for name in account.left_over if name in own and not begins(name, rules.allowed)]
+    report.taken = [name for name in fitting if name not in report.resized]
+    report.left_over = [name for name in state if name not in fitting]
+    report.new = [name for name in own if name not in fitting]
+    differing = [name for name in report.left_over if name in own and not begins(name, rules.allowed)]
     missing = [
         name
-        for name in account.new
+        for name in report.new
         if name not in state and not any(part in name for part in rules.optional) and not begins(name, rules.allowed)
     ]
     foreign = [
-        name for name in account.left_over if name not in own and not begins(name, (*rules.expected, *rules.allowed))
+        name for name in report.left_over if name not in own and not begins(name, (*rules.expected, *rules.allowed))
     ]
     problems = (
         counted([f"{name} {_kind(state[name])}, not {_kind(own[name])}" for name in differing], "differ"),
@@ -101,10 +111,10 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, ac
         counted(foreign, "without a place"),
     )
     if any(problems):
-        groups = ", ".join(dict.fromkeys(name.partition(".")[0] for name in (*differing, *missing, *foreign)))
+        groups = ", ".join(dict.fromkeys(map(group, (*differing, *missing, *foreign))))
         raise CheckpointError(
-            f"{account.key}: the tensors of {account.source} do not fit: {'; '.join(filter(None, problems))}. Check "
-            f"the name and the options beside {account.key}, or, to do without these, allow them by name: "
+            f"{report.key}: the tensors of {report.source} do not fit: {'; '.join(filter(None, problems))}. Check "
+            f"the name and the options beside {report.key}, or, to do without these, allow them by name: "
             f"'{rules.allow_key}=[{groups}]'"
         )
     return fitting
@@ -141,15 +151,13 @@ def score(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
 
 
 def begins(name: str, with_one_of: Sequence[str]) -> bool:
-    """Return whether a name is one of those given, or is within a module that is."""
-    return any(f"{name}.".startswith(f"{one.rstrip('.')}.") for one in with_one_of)
+    """Return whether a name is one of those given, or within a module that is; `model.` before either says nothing."""
+    return any(f"{short(name)}.".startswith(f"{short(one).rstrip('.')}.") for one in with_one_of)
 
 
 def grouped(names: Iterable[str]) -> str:
     """Return the modules that the names are in, each with its number of tensors: "blocks (144), head (2)"."""
-    groups = Counter(name.partition(".")[0] for name in names)
-    shown = ", ".join(f"{name} ({count})" for name, count in groups.most_common(2 * _LISTED))
-    return shown + (", ..." if len(groups) > 2 * _LISTED else "")
+    return _numbered(map(group, names))
 
 
 def counted(names: Sequence[str], what: str) -> str:
@@ -158,6 +166,12 @@ def counted(names: Sequence[str], what: str) -> str:
         return ""
     more = ", ..." if len(names) > _LISTED else ""
     return f"{len(names)} {what} ({', '.join(names[:_LISTED])}{more})"
+
+
+def _numbered(names: Iterable[str]) -> str:
+    numbers = list(Counter(names).items())
+    shown = ", ".join(f"{name} ({number})" for name, number in numbers[:_GROUPS])
+    return shown + (", ..." if len(numbers) > _GROUPS else "")
 
 
 def _fits(tensor: Tensor, own: Tensor) -> bool:

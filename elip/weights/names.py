@@ -9,6 +9,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+MODEL = "model."
+"""Beginning of our names: what a task calls its model."""
+MOMENTUM = "momentum."
+QUEUES = "queues."
+
 _TWINNED = {
     "visual_encoder.": "albef.visual_encoder.",
     "text_encoder.bert.": "albef.text_encoder.",
@@ -24,7 +29,7 @@ _TWINNED = {
 _RENAMES = {
     **_TWINNED,
     **{
-        theirs.replace(".", "_m.", 1): f"momentum.{ours}"  # visual_encoder. -> visual_encoder_m.
+        theirs.replace(".", "_m.", 1): f"{MOMENTUM}{ours}"  # visual_encoder. -> visual_encoder_m.
         for theirs, ours in _TWINNED.items()
     },
     "itm_head.": "itm_head.",
@@ -79,12 +84,30 @@ def num_known(names: Iterable[str]) -> int:
     return sum(_is_published(name) or _is_ours(name) for name in names)
 
 
+def short(name: str) -> str:
+    """Return our name as a reader thinks of it: without `model.`."""
+    return name.removeprefix(MODEL)
+
+
+def online(name: str) -> str:
+    """Return the name of what a momentum copy follows, or the name itself if it is not one's."""
+    return name.replace(MOMENTUM, "", 1)
+
+
+def group(name: str) -> str:
+    """Return the module that a name is in: `albef.text_encoder`, `momentum.albef.text_encoder`, `blocks`."""
+    parts = short(name).split(".")
+    length = 1 + (parts[0] == "momentum")
+    length += len(parts) > length and parts[length - 1] == "albef"
+    return ".".join(parts[:length])
+
+
 def _is_published(name: str) -> bool:
     return name in _RENAMES or _to_ours(name) != name
 
 
 def _is_ours(name: str) -> bool:
-    rest = name.removeprefix("model.")
+    rest = short(name)
     return rest != name and (rest in _INVERSE or _to_theirs(rest) != rest)
 
 

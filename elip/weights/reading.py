@@ -25,7 +25,7 @@ _ZIP = b"PK\x03\x04"
 _FOLDER = 0x10  # mark of a folder, of which torch's reader gives no bytes, whatever its size
 _CHUNK = 1 << 20
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class DamagedError(CheckpointError):
@@ -121,7 +121,7 @@ def check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if not any(member.CRC for member in members) and any(member.file_size for member in members):
-                log.warning("%s was saved without checksums: damage to it would not be noticed", path)
+                logger.warning("%s was saved without checksums: damage to it would not be noticed", path)
                 return
             if len({member.filename for member in members}) < len(members):
                 raise zipfile.BadZipFile("a member twice")

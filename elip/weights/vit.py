@@ -2,7 +2,7 @@
 
 import logging
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor
 
 from elip.errors import CheckpointError
-from elip.weights.fitting import Account, Rules, begins, counted, fit, score
+from elip.weights.fitting import LoadReport, Rules, begins, counted, fit, score
 from elip.weights.reading import DamagedError, read_tensors, require_regular
-from elip.weights.wrappings import Unwrapped, best, unpack, unwrapped
+from elip.weights.wrappings import Unwrapped, described, unwrap
 
 KEY = "model.vision.weights"
 JAX = ".npz"
@@ -33,10 +33,10 @@ _EXPECTED = ("head", "head_dist", "pre_logits", "mask_token")
 """Of files with a classifier, a distillation token's or masked pretraining: of no use to an encoder."""
 _POSITIONS, _PATCHES = "pos_embed", "patch_embed.proj.weight"
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
-def load_vision_weights(vit: VisionTransformer, path: Path, allowed: Sequence[str] = ()) -> Account:
+def load_vision_weights(vit: VisionTransformer, path: Path, allowed: Sequence[str] = ()) -> LoadReport:
     """Load all weights of a ViT from a file, and return what became of each tensor.
 
     Names may be timm's, those of ALBEF's `visual_encoder`, or of any other form that timm converts (DINOv2's, CLIP's,
@@ -53,12 +53,17 @@ def load_vision_weights(vit: VisionTransformer, path: Path, allowed: Sequence[st
     rules = Rules(_EXPECTED, (), allowed, f"{KEY}_allow")
     own = vit.state_dict()
     if path.suffix == JAX:
-        state, account = _from_jax(vit, path), Account(KEY, f"{path} (a JAX archive, converted by timm)")
+        state = _from_jax(vit, path)
+        report = LoadReport(described(path, (), ["a JAX archive, converted by timm"]), KEY)
     else:
-        state, account = _from_file(vit, path, own)
-    fitting = fit(state, own, rules, account)
+        found = _from_file(vit, path, own)
+        state = found.state
+        report = LoadReport(
+            described(path, found.undone), KEY, resized=dict(found.resized), other_parts=found.other_parts
+        )
+    fitting = fit(state, own, rules, report)
     vit.load_state_dict(fitting, strict=False)
-    return account
+    return report
 
 
 def load_timm_weights(vit: VisionTransformer, num_classes: int, allowed: Sequence[str] = ()) -> None:
@@ -92,23 +97,32 @@ def load_timm_weights(vit: VisionTransformer, num_classes: int, allowed: Sequenc
         )
     unused = [name for name in unused if not begins(name, (*_EXPECTED, *allowed))]
     if unused:
-        log.warning("%s: of timm's weights, %s", KEY, counted(unused, "have no place in this model"))
+        logger.warning("%s: of timm's weights, %s", KEY, counted(unused, "have no place in this model"))
 
 
-def _from_file(vit: VisionTransformer, path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Account]:
-    """Return the tensors of a file under timm's names, and an account to fill."""
-    ways = list(unwrapped(unpack(read_tensors(path)[0], path), _PARTS))
-    found = best((_resized(way, vit) for way in ways), lambda state: score(state, own))
-    if score(found.state, own) < len(own):
-        found = best([found, *_by_timm(ways, vit)], lambda state: score(state, own))
-    facts = [f"undone: {one}" for one in found.undone]
-    account = Account(KEY, f"{path} ({', '.join(facts)})" if facts else str(path), other_parts=found.other_parts)
-    source = next(way.state for way in ways if way.undone in (found.undone, found.undone[:-1]))
-    positions = [t for name, t in source.items() if name.endswith((_POSITIONS, "positional_embedding"))]
-    rows, columns = vit.patch_embed.grid_size
-    for side in {_side(each, vit) for each in positions if _POSITIONS in found.state} - {0, rows}:
-        account.resized[_POSITIONS] = f"from {side} x {side} to {rows} x {columns}"
-    return found.state, account
+def resize_pos_embed(pos_embed: Tensor, new_grid: tuple[int, int], num_prefix: int) -> Tensor:
+    """Return position embeddings for another grid of patches, bicubic as ALBEF does it; prefix places stay.
+
+    Args:
+        pos_embed: [1, prefix + old patches, D], from a square grid.
+        new_grid: rows and columns wanted.
+        num_prefix: places before the patches.
+    """
+    # timm's own way, taken for its weights below, blurs first where a grid becomes smaller; ALBEF's does not
+    return resample_abs_pos_embed(pos_embed, list(new_grid), num_prefix_tokens=num_prefix, antialias=False)
+
+
+def _from_file(vit: VisionTransformer, path: Path, own: Mapping[str, Tensor]) -> Unwrapped:
+    """Return the tensors of a file under timm's names."""
+    contents, _ = read_tensors(path)
+
+    def best(forms: Callable[[Unwrapped], Iterable[Unwrapped]]) -> Unwrapped:
+        return unwrap(contents, path, lambda state: score(state, own), _PARTS, forms)
+
+    found = best(lambda way: [_resized(way, vit)])
+    if score(found.state, own) == len(own):
+        return found
+    return best(lambda way: [_resized(way, vit), *_by_timm(way, vit)])
 
 
 def _resized(found: Unwrapped, vit: VisionTransformer) -> Unwrapped:
@@ -117,21 +131,27 @@ def _resized(found: Unwrapped, vit: VisionTransformer) -> Unwrapped:
     if old is None or new is None or old.shape == new.shape or old.ndim != 3 or not _side(old, vit):
         return found
     grid, num_prefix = list(vit.patch_embed.grid_size), _num_prefix(vit)
-    return replace(found, state={**found.state, _POSITIONS: resample_abs_pos_embed(old, grid, None, num_prefix)})
+    state = {**found.state, _POSITIONS: resample_abs_pos_embed(old, grid, None, num_prefix)}
+    return replace(found, state=state, resized=_sizes([old], vit))
 
 
-def _by_timm(ways: Sequence[Unwrapped], vit: VisionTransformer) -> Iterator[Unwrapped]:
-    """Yield what timm's conversion of other forms makes of the weights."""
-    for way in ways:
-        try:
-            state = checkpoint_filter_fn(dict(way.state), vit, adapt_layer_scale=True)
-        except Exception as error:  # of names that mean nothing to it
-            log.debug("timm cannot convert the weights (%s)", error)
-            continue
-        kernels = [tensor for tensor in way.state.values() if tensor.ndim == 4]
-        if len(kernels) == 1 and _PATCHES in state and kernels[0].shape != state[_PATCHES].shape:
-            state[_PATCHES] = kernels[0]  # patches of another size are another model's
-        yield replace(way, state=state, undone=(*way.undone, "the form that timm converts"))
+def _by_timm(way: Unwrapped, vit: VisionTransformer) -> Iterator[Unwrapped]:
+    """Yield what timm's conversion of other forms makes of the weights, if it makes anything of them."""
+    try:
+        state = checkpoint_filter_fn(dict(way.state), vit, adapt_layer_scale=True)
+    except Exception as error:  # of names that mean nothing to it
+        logger.debug("timm cannot convert the weights (%s)", error)
+        return
+    kernels = [tensor for tensor in way.state.values() if tensor.ndim == 4]
+    if len(kernels) == 1 and _PATCHES in state and kernels[0].shape != state[_PATCHES].shape:
+        state[_PATCHES] = kernels[0]  # patches of another size are another model's
+    positions = [t for name, t in way.state.items() if name.endswith((_POSITIONS, "positional_embedding"))]
+    yield replace(
+        way,
+        state=state,
+        undone=(*way.undone, "the form that timm converts"),
+        resized=_sizes(positions, vit) if _POSITIONS in state else {},
+    )
 
 
 def _from_jax(vit: VisionTransformer, path: Path) -> dict[str, Tensor]:
@@ -177,3 +197,10 @@ def _side(pos_embed: Tensor, vit: VisionTransformer) -> int:
     patches = pos_embed.shape[-2] - _num_prefix(vit)
     side = int(max(patches, 0) ** 0.5)
     return side if side * side == patches else 0
+
+
+def _sizes(positions: Sequence[Tensor], vit: VisionTransformer) -> dict[str, str]:
+    """Return in words from which grid position embeddings of a file are resized, nothing where they are not."""
+    rows, columns = vit.patch_embed.grid_size
+    side = next((side for side in (_side(each, vit) for each in positions) if side not in (0, rows)), None)
+    return {} if side is None else {_POSITIONS: f"{side} x {side} to {rows} x {columns}"}

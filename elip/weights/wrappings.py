@@ -1,11 +1,11 @@
 """Undoing what other programs wrap weights in: dictionaries around them, and beginnings of all their names.
 
-Which beginnings are wrappings and which belong to the names is told by what results: `unwrapped` offers each way of
-undoing them, and `best` picks the one with which most names mean something.
+Which beginnings are wrappings and which belong to the names is told by what results: each way of undoing them is
+tried, and the one is taken with which most names mean something.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +38,47 @@ class Unwrapped:
         undone: the wrappings, outermost first, in words.
         beside: what else was in the dictionaries around the weights.
         other_parts: names of tensors that belong to other parts of a larger model.
+        resized: tensors that were made to fit another size, with both sizes.
     """
 
     state: dict[str, Tensor]
     undone: tuple[str, ...]
     beside: dict[str, Any]
     other_parts: tuple[str, ...] = ()
-
-    def describe(self) -> str:
-        """Return in words what was undone, "" if nothing was."""
-        return f"undone: {', '.join(self.undone)}" if self.undone else ""
+    resized: dict[str, str] = field(default_factory=dict)
 
 
-def unpack(contents: Mapping[str, Any], path: Path) -> Unwrapped:
-    """Return the tensors in the innermost of the dictionaries around them.
+def described(path: Path, undone: Sequence[str], facts: Sequence[str] = ()) -> str:
+    """Return in words which file weights are from, what else is known of it, and which wrappings were undone."""
+    facts = [*facts, *(f"undone: {one}" for one in undone)]
+    return f"{path} ({', '.join(facts)})" if facts else str(path)
+
+
+def unwrap(
+    contents: Mapping[str, Any],
+    path: Path,
+    score: Callable[[dict[str, Tensor]], int],
+    parts: Sequence[str] = (),
+    forms: Callable[[Unwrapped], Iterable[Unwrapped]] = lambda way: [way],
+) -> Unwrapped:
+    """Return the weights in a file without what they are wrapped in, in the way in which they score highest.
 
     Args:
-        contents: of a file.
+        contents: of the file.
         path: of the file, for messages.
+        score: how much a dict of tensors means to the reader.
+        parts: beginnings of names of the part that is wanted of a larger model; the other parts are left out.
+        forms: gives what weights can be turned into before they are scored.
 
     Raises:
         CheckpointError: there is no dict of tensors.
     """
+    candidates = (form for way in _ways(_unpack(contents, path), parts) for form in forms(way))
+    return max(candidates, key=lambda candidate: score(candidate.state))  # of equals the first: the least undone
+
+
+def _unpack(contents: Mapping[str, Any], path: Path) -> Unwrapped:
+    """Return the tensors in the innermost of the dictionaries around them."""
     undone: list[str] = []
     beside: dict[str, Any] = {}
     while (key := _weights_in(contents)) is not None:
@@ -84,13 +103,8 @@ def unpack(contents: Mapping[str, Any], path: Path) -> Unwrapped:
     return Unwrapped(state, tuple(undone), beside)
 
 
-def unwrapped(packed: Unwrapped, parts: Sequence[str] = ()) -> Iterator[Unwrapped]:
-    """Yield the weights with beginnings of their names left out in every way, those as they are first.
-
-    Args:
-        packed: from `unpack`.
-        parts: beginnings of names of the part that is wanted of a larger model; the other parts are left out.
-    """
+def _ways(packed: Unwrapped, parts: Sequence[str]) -> Iterator[Unwrapped]:
+    """Yield the weights with beginnings of their names left out in every way, those as they are first."""
     waiting, seen = [packed], {tuple(packed.state)}
     for _ in range(_DEPTH):
         found = []
@@ -102,11 +116,6 @@ def unwrapped(packed: Unwrapped, parts: Sequence[str] = ()) -> Iterator[Unwrappe
             if tuple(each.state) not in seen:
                 seen.add(tuple(each.state))
                 waiting.append(each)
-
-
-def best(candidates: Iterable[Unwrapped], score: Callable[[dict[str, Tensor]], int]) -> Unwrapped:
-    """Return the candidate whose tensors score highest, the first of several."""
-    return max(candidates, key=lambda candidate: score(candidate.state))
 
 
 def _weights_in(contents: Mapping[str, Any]) -> str | None:

@@ -78,8 +78,8 @@ def test_a_file_is_read_whatever_it_is_wrapped_in(
     caplog.set_level("INFO")
     torch.save(wrapping(bert), tmp_path / "bert.pth")
     assert_loaded(*load(tmp_path / "bert.pth"), bert)
-    assert f"model.text.weights: tensors of {tmp_path / 'bert.pth'}" in caplog.text
-    assert "left over: " in caplog.text
+    assert f"model.text.weights: weights from {tmp_path / 'bert.pth'}" in caplog.text
+    assert "left over" in caplog.text
 
 
 def test_a_folder_is_read_in_each_of_its_forms(bert: State, tmp_path: Path) -> None:

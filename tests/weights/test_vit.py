@@ -88,9 +88,9 @@ def test_wrappings_are_undone_and_said(
     state = random_state()
     path = saved(wrapping(state), tmp_path / "vit.pth")
     assert_loaded(create(path), state)
-    assert f"model.vision.weights: tensors of {path}" in caplog.text
-    assert f"{len(state) - 2} taken" in caplog.text
-    assert "2 left over: head (2)" in caplog.text
+    assert f"model.vision.weights: weights from {path}" in caplog.text
+    assert f"taken {len(state) - 2} " in " ".join(caplog.text.split())
+    assert "left over 2 head (2)" in " ".join(caplog.text.split())
     assert ("(undone: " in caplog.text) == (wrapping is not WRAPPINGS["none"])
 
 
@@ -98,7 +98,7 @@ def test_other_parts_of_a_larger_model_are_told(tmp_path: Path, caplog: pytest.L
     caplog.set_level("INFO")
     create(saved(WRAPPINGS["ALBEF"](random_state()), tmp_path / "albef.pth"))
     assert "undone: key 'model', undone: part 'visual_encoder.'" in caplog.text
-    assert "of other parts: text_encoder (" in caplog.text
+    assert "text_encoder (" in next(line for line in caplog.text.splitlines() if "of other parts" in line)
     assert "temp (1)" in caplog.text
 
 
@@ -124,7 +124,7 @@ def test_position_embeddings_are_resized_as_timm_does_it_and_said(
     expected = checkpoint_filter_fn(dict(state), vit)["pos_embed"]
     encoder = create(saved(state, tmp_path / "vit.pth"))
     assert torch.equal(encoder.state_dict()["pos_embed"], expected)
-    assert "of them resized: pos_embed from 4 x 4 to 2 x 2" in caplog.text
+    assert "resized 1 pos_embed 4 x 4 to 2 x 2" in " ".join(caplog.text.split())
 
 
 @pytest.mark.parametrize(

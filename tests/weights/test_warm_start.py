@@ -8,8 +8,8 @@ from torch import Tensor
 
 from elip.errors import CheckpointError
 from elip.task import Task
-from elip.weights.bert import resize_pos_embed
 from elip.weights.files import Weights
+from elip.weights.vit import resize_pos_embed
 from elip.weights.warm_start import start_from
 from tests.tasks import small
 from tests.tasks.small import small_task

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from elip.errors import CheckpointError
-from elip.weights.wrappings import Unwrapped, best, unpack, unwrapped
+from elip.weights.wrappings import Unwrapped, unwrap
 
 STATE = {f"blocks.{i}.weight": torch.full((2,), float(i)) for i in range(20)}
 
 
 def undo(contents: dict[str, Any], *parts: str) -> Unwrapped:
-    return best(unwrapped(unpack(contents, Path("x.pt")), parts), lambda state: len(state.keys() & STATE.keys()))
+    return unwrap(contents, Path("x.pt"), lambda state: len(state.keys() & STATE.keys()), parts)
 
 
 def before(prefix: str, state: dict[str, Tensor] = STATE) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ def test_wrappings_are_undone_as_often_as_there_are_any() -> None:
 
 def test_names_that_mean_something_keep_their_beginning() -> None:
     known = before("model.")
-    found = best(unwrapped(unpack(known, Path("x.pt"))), lambda state: len(state.keys() & known.keys()))
+    found = unwrap(known, Path("x.pt"), lambda state: len(state.keys() & known.keys()))
     assert (found.state, found.undone) == (known, ())
 
 
@@ -82,7 +82,7 @@ def test_a_part_of_a_larger_model_is_taken_and_the_rest_is_told() -> None:
 
 def test_the_count_of_an_averaged_model_is_no_weight() -> None:
     averaged = AveragedModel(nn.Linear(2, 2)).state_dict()
-    found = best(unwrapped(unpack(averaged, Path("x.pt"))), lambda state: "weight" in state)
+    found = unwrap(averaged, Path("x.pt"), lambda state: "weight" in state)
     assert set(found.state) == {"weight", "bias"}
     assert set(found.beside) == {"n_averaged"}
 
