@@ -21,6 +21,7 @@ from elip.models.vision import VisionEncoder
 from elip.reduction.reducer import TokenReducer
 from elip.registry import REDUCERS, TASKS
 from elip.weights.bert import bert_config
+from elip.weights.build import create_vision_encoder
 
 BASELINE = "none"
 """The reducer that keeps all tokens."""
@@ -86,7 +87,7 @@ class PlainVit:
         config = VisionConfig(name=name, image_size=size, weights=weights)
         self._image_size, self._mean, self._std = size, *((default.mean, default.std) if default else (MEAN, STD))
         try:
-            self.encoder = VisionEncoder.create(config, default.num_classes if default else 0)
+            self.encoder = create_vision_encoder(config, default.num_classes if default else 0)
         except ConfigError as error:
             raise ConfigError(str(error).replace("model.vision.image_size", "--image-size")) from error
 
@@ -134,7 +135,7 @@ class TaskModel:
 
     @cached_property
     def _encoder(self) -> VisionEncoder:
-        return VisionEncoder.create(self._config.model.vision)
+        return create_vision_encoder(self._config.model.vision)
 
     def encoder_with(self, reducer: ReducerConfig) -> tuple[VisionEncoder, TokenReducer]:
         text_width = bert_config(self._config.model.text).hidden_size

@@ -6,7 +6,7 @@ Li et al., "Align before Fuse: Vision and Language Representation Learning with 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elip.config.schema import ModelConfig, ReducerConfig
+from elip.config.schema import ReducerConfig
 from elip.errors import ConfigError
 from elip.models.text import TextEncoder
 from elip.models.vision import VisionEncoder
@@ -14,7 +14,6 @@ from elip.reduction.guide import Guide, TeacherNeeds, Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import VisionOutput
 from elip.registry import REDUCERS
-from elip.weights.bert import bert_config
 
 
 class Albef(nn.Module):
@@ -44,31 +43,6 @@ class Albef(nn.Module):
             self.text_proj = nn.Linear(text_encoder.width, embed_dim)
         self.reducer = reducer
         self.eval_reducer = eval_reducer
-
-    @classmethod
-    def create(
-        cls,
-        model: ModelConfig,
-        reducer: ReducerConfig,
-        eval_reducer: ReducerConfig | None = None,
-        projections: bool = True,
-    ) -> "Albef":
-        """Return a new model as the config describes it; pretrained BERT is loaded by `elip.weights.bert`."""
-        bert = bert_config(model.text)
-        if model.text.fusion_layer == bert.num_hidden_layers:
-            raise ConfigError(
-                f"model.text.fusion_layer: all {bert.num_hidden_layers} layers see text only, so that none attends to "
-                f"the image; set it below {bert.num_hidden_layers}."
-            )
-        visual_encoder = VisionEncoder.create(model.vision)
-        text_encoder = TextEncoder(bert, model.text.fusion_layer, visual_encoder.width)
-        return cls(
-            visual_encoder,
-            text_encoder,
-            build_reducer(reducer, visual_encoder, text_encoder.width),
-            model.embed_dim if projections else None,
-            None if eval_reducer is None else build_eval_reducer(eval_reducer, visual_encoder, text_encoder.width),
-        )
 
     def set_checkpoint_activations(self, enabled: bool) -> None:
         """Choose whether training recomputes activations in the backward pass."""

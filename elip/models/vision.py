@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
 import timm
@@ -17,7 +16,6 @@ from elip.hosts import host_class
 from elip.reduction.guide import Guide, Watch
 from elip.reduction.reducer import EncoderInfo, TokenReducer
 from elip.reduction.walk import BlockHalves, Host, LookAhead, VisionOutput, encoder_info, walk
-from elip.weights.vit import load_timm_weights, load_vision_weights
 
 _LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
 """Options of timm's that would load weights without an account of them."""
@@ -78,38 +76,13 @@ class VisionEncoder(nn.Module):
 
     @classmethod
     def create(cls, config: VisionConfig, num_classes: int = 0) -> "VisionEncoder":
-        """Return a new encoder by its timm name, with the weights that the config asks for.
+        """Return a new encoder of random weights; those that the config names `elip.weights.build` loads.
 
         Args:
-            config: name, image size, weights, options.
+            config: name, image size, options.
             num_classes: width of timm's classifier head; 0 for none.
         """
-        if not timm.is_model(config.name):
-            raise ConfigError(
-                f"model.vision.name: timm {timm.__version__} has no model {config.name!r}."
-                f"{did_you_mean(config.name, timm.list_models('*vit*') + timm.list_models('*deit*'))}"
-            )
-        for option in _LOADING & config.options.keys():
-            raise ConfigError(
-                f"model.vision.options.{option}: weights are named by model.vision.weights (timm, or a file)."
-            )
-        try:
-            size, options = config.image_size, config.options
-            vit = timm.create_model(config.name, img_size=size, num_classes=num_classes, **options)
-            host_class(vit)  # refuses what no reducer could act in, before weights are read for it
-            if config.weights == "timm":
-                load_timm_weights(vit, num_classes, config.weights_allow)
-        except ElipError:
-            raise
-        except (TypeError, AssertionError, OSError, RuntimeError, ValueError, LookupError, ArithmeticError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(
-                f"model.vision: timm cannot build {config.name!r} with these settings: {reason}"
-            ) from error
-        _check_patches(vit, config.image_size)
-        if config.weights not in (None, "timm"):
-            logger.info("%s", load_vision_weights(vit, Path(config.weights), config.weights_allow))
-        return cls(vit)
+        return cls(create_vit(config, num_classes))
 
     @property
     def host(self) -> Host:
@@ -195,6 +168,34 @@ def normalization_of(vit: nn.Module) -> Normalization | None:
     if not {"mean", "std"} <= config.keys():
         return None
     return Normalization(tuple(config["mean"]), tuple(config["std"]))
+
+
+def create_vit(config: VisionConfig, num_classes: int = 0) -> VisionTransformer:
+    """Return timm's model of random weights, of which a `VisionEncoder` can be made.
+
+    Raises:
+        ConfigError: timm has no such model, or cannot build it with these options.
+        ElipError: no host knows its blocks.
+    """
+    if not timm.is_model(config.name):
+        raise ConfigError(
+            f"model.vision.name: timm {timm.__version__} has no model {config.name!r}."
+            f"{did_you_mean(config.name, timm.list_models('*vit*') + timm.list_models('*deit*'))}"
+        )
+    for option in _LOADING & config.options.keys():
+        raise ConfigError(
+            f"model.vision.options.{option}: weights are named by model.vision.weights (timm, or a file)."
+        )
+    try:
+        vit = timm.create_model(config.name, img_size=config.image_size, num_classes=num_classes, **config.options)
+        host_class(vit)  # refuses what no reducer could act in, before weights are read for it
+    except ElipError:
+        raise
+    except (TypeError, AssertionError, OSError, RuntimeError, ValueError, LookupError, ArithmeticError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"model.vision: timm cannot build {config.name!r} with these settings: {reason}") from error
+    _check_patches(vit, config.image_size)
+    return vit
 
 
 def _check_patches(vit: VisionTransformer, side: int) -> None:

@@ -22,7 +22,7 @@ from elip.objectives.distillation import alpha_at
 from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, ConfigT, Progress, Task
 from elip.task.preflight import check_data, check_text, check_weights, load_tokenizer
-from elip.weights.bert import load_bert
+from elip.weights.build import create_albef
 
 TEXTS_SAMPLED = 2000
 """Items whose texts are looked at before training."""
@@ -84,9 +84,10 @@ class VisionLanguageTask(Task[ConfigT]):
             mlm_head: a vocabulary head to load BERT's into.
         """
         config = self.config
-        albef = Albef.create(config.model, config.reducer, config.eval.reducer, projections=projections)
+        albef = create_albef(
+            config.model, config.reducer, config.eval.reducer, projections=projections, mlm_head=mlm_head
+        )
         albef.set_checkpoint_activations(config.train.checkpoint_activations)
-        load_bert(config.model.text, albef.text_encoder, mlm_head)
         return albef
 
     @cached_property

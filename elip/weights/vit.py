@@ -15,7 +15,8 @@ from timm.models import load_pretrained
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
-from elip.errors import CheckpointError
+from elip.config.schema import VisionConfig
+from elip.errors import CheckpointError, ConfigError
 from elip.weights.fitting import LoadReport, Rules, begins, counted, fit, score
 from elip.weights.reading import DamagedError, read_tensors, require_regular
 from elip.weights.wrappings import Unwrapped, described, unwrap
@@ -36,7 +37,25 @@ _POSITIONS, _PATCHES = "pos_embed", "patch_embed.proj.weight"
 logger = logging.getLogger(__name__)
 
 
-def load_vision_weights(vit: VisionTransformer, path: Path, allowed: Sequence[str] = ()) -> LoadReport:
+def load_vit(config: VisionConfig, vit: VisionTransformer, num_classes: int = 0) -> None:
+    """Load the pretrained weights that the config names, if any, and log what became of each tensor.
+
+    Args:
+        config: with `weights` of timm, of a file, or none.
+        vit: built by timm as the config says; its weights change in place.
+        num_classes: width of its classifier.
+
+    Raises:
+        CheckpointError: they cannot be read or do not fit.
+        ConfigError: timm cannot get hold of its own.
+    """
+    if config.weights == "timm":
+        _load_timm(vit, config, num_classes)
+    elif config.weights is not None:
+        logger.info("%s", _load_file(vit, Path(config.weights), config.weights_allow))
+
+
+def _load_file(vit: VisionTransformer, path: Path, allowed: Sequence[str] = ()) -> LoadReport:
     """Load all weights of a ViT from a file, and return what became of each tensor.
 
     Names may be timm's, those of ALBEF's `visual_encoder`, or of any other form that timm converts (DINOv2's, CLIP's,
@@ -66,36 +85,30 @@ def load_vision_weights(vit: VisionTransformer, path: Path, allowed: Sequence[st
     return report
 
 
-def load_timm_weights(vit: VisionTransformer, num_classes: int, allowed: Sequence[str] = ()) -> None:
-    """Load timm's own pretrained weights, from its cache or the hub.
-
-    Args:
-        vit: built by timm without weights; they change in place.
-        num_classes: width of its classifier.
-        allowed: as for `load_vision_weights`.
-
-    Raises:
-        CheckpointError: they leave some of the ViT's tensors as they were initialised.
-    """
-    told: list[Any] = []
+def _load_timm(vit: VisionTransformer, config: VisionConfig, num_classes: int) -> None:
+    """Load timm's own pretrained weights, from its cache or the hub, and refuse those that leave tensors unfilled."""
+    found: list[Any] = []
     hook = vit.register_load_state_dict_post_hook(
-        lambda _, keys: told.append((keys.missing_keys, keys.unexpected_keys))
+        lambda _, keys: found.append((keys.missing_keys, keys.unexpected_keys))
     )
     conversion = partial(checkpoint_filter_fn, adapt_layer_scale=True)
     try:
         load_pretrained(
             vit, cast(dict, vit.pretrained_cfg), num_classes=num_classes, filter_fn=conversion, strict=False
         )
-        missing, unused = ([name for keys in told for name in keys[which]] for which in (0, 1))
+        missing, unused = ([name for keys in found for name in keys[which]] for which in (0, 1))
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{KEY}: timm cannot load its weights for {config.name!r}: {reason}") from error
     finally:
         hook.remove()
-    missing = [name for name in missing if not begins(name, allowed)]
+    missing = [name for name in missing if not begins(name, config.weights_allow)]
     if missing:
         raise CheckpointError(
             f"{KEY}: timm's weights do not fill the model that the options describe: {counted(missing, 'missing')}. "
             f"Change model.vision.options, or allow it by name: '{KEY}_allow=[{missing[0].partition('.')[0]}]'"
         )
-    unused = [name for name in unused if not begins(name, (*_EXPECTED, *allowed))]
+    unused = [name for name in unused if not begins(name, (*_EXPECTED, *config.weights_allow))]
     if unused:
         logger.warning("%s: of timm's weights, %s", KEY, counted(unused, "have no place in this model"))
 

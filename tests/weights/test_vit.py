@@ -16,6 +16,7 @@ from torch import Tensor
 from elip.config.schema import VisionConfig
 from elip.errors import CheckpointError, ConfigError
 from elip.models.vision import VisionEncoder
+from elip.weights.build import create_vision_encoder
 
 NAME = "vit_tiny_patch16_224"
 SMALL: dict[str, Any] = {"embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -31,7 +32,7 @@ def create(weights: Path | str | None, name: str = NAME, size: int = 32, num_cla
         weights_allow=allow,
         options={**SMALL, **more},
     )
-    return VisionEncoder.create(config, num_classes)
+    return create_vision_encoder(config, num_classes)
 
 
 def random_state(name: str = NAME, size: int = 32, **more: Any) -> State:
