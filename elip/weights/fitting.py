@@ -84,8 +84,8 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, re
         report: to fill; what it says to be resized is in `state` as it is now.
 
     Raises:
-        CheckpointError: nothing fits, tensors of the module are missing or of another shape or kind, or tensors of the
-            file are left over that should not be; the message names the file, examples and the way out.
+        CheckpointError: nothing fits, tensors of the module are missing or of another shape or kind, tensors of the
+            file are left over that should not be, or not finite; the message names the file, examples and the way out.
     """
     fitting = {name: tensor for name, tensor in state.items() if name in own and _fits(tensor, own[name])}
     if not fitting:
@@ -117,6 +117,7 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, re
             f"the name and the options beside {report.key}, or, to do without these, allow them by name: "
             f"'{rules.allow_key}=[{groups}]'"
         )
+    require_finite(fitting, f"{report.key}: {report.source}")
     return fitting
 
 
@@ -124,7 +125,7 @@ def load_all(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
     """Put the weights that were read from `path` into a module of just these.
 
     Raises:
-        CheckpointError: names or shapes differ from the module's.
+        CheckpointError: names or shapes differ from the module's, or weights are not finite.
     """
     own = module.state_dict()
     differing = [
@@ -142,7 +143,23 @@ def load_all(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
             f"{path} holds another architecture than this config builds: {'; '.join(filter(None, complaints))}. "
             "Use the config that the checkpoint was trained with, or --init to take what fits."
         )
+    require_finite(state, str(path))
     module.load_state_dict(state)
+
+
+def require_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise an error if tensors hold NaN or infinities: nothing that a model computes from those means anything.
+
+    Raises:
+        CheckpointError: the message begins with the source, and names the tensors.
+    """
+    spoilt = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if spoilt:
+        more = f" and {len(spoilt) - _LISTED} more tensors" if len(spoilt) > _LISTED else ""
+        raise CheckpointError(
+            f"{source}: weights are NaN or infinite in {', '.join(spoilt[:_LISTED])}{more}. Whatever wrote them had "
+            "diverged, or had stored them in too small a range. Take an earlier checkpoint."
+        )
 
 
 def score(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:

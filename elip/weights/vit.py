@@ -125,6 +125,13 @@ def resize_pos_embed(pos_embed: Tensor, new_grid: tuple[int, int], num_prefix: i
     return resample_abs_pos_embed(pos_embed, list(new_grid), num_prefix_tokens=num_prefix, antialias=False)
 
 
+def side_of(pos_embed: Tensor, num_prefix: int) -> int:
+    """Return the side of the square grid that position embeddings [1, prefix + patches, D] are for, 0 if it is none."""
+    patches = pos_embed.shape[-2] - num_prefix
+    side = int(max(patches, 0) ** 0.5)
+    return side if side * side == patches else 0
+
+
 def _from_file(vit: VisionTransformer, path: Path, own: Mapping[str, Tensor]) -> Unwrapped:
     """Return the tensors of a file under timm's names."""
     contents, _ = read_tensors(path)
@@ -141,7 +148,7 @@ def _from_file(vit: VisionTransformer, path: Path, own: Mapping[str, Tensor]) ->
 def _resized(found: Unwrapped, vit: VisionTransformer) -> Unwrapped:
     """Return the weights with position embeddings for the ViT's grid, where the file's are of another square one."""
     old, new = found.state.get(_POSITIONS), vit.pos_embed
-    if old is None or new is None or old.shape == new.shape or old.ndim != 3 or not _side(old, vit):
+    if old is None or new is None or old.shape == new.shape or old.ndim != 3 or not side_of(old, _num_prefix(vit)):
         return found
     grid, num_prefix = list(vit.patch_embed.grid_size), _num_prefix(vit)
     state = {**found.state, _POSITIONS: resample_abs_pos_embed(old, grid, None, num_prefix)}
@@ -205,15 +212,10 @@ def _num_prefix(vit: VisionTransformer) -> int:
     return 0 if vit.no_embed_class else vit.num_prefix_tokens
 
 
-def _side(pos_embed: Tensor, vit: VisionTransformer) -> int:
-    """Return the side of the square grid that position embeddings are for, 0 if it is none."""
-    patches = pos_embed.shape[-2] - _num_prefix(vit)
-    side = int(max(patches, 0) ** 0.5)
-    return side if side * side == patches else 0
-
-
 def _sizes(positions: Sequence[Tensor], vit: VisionTransformer) -> dict[str, str]:
     """Return in words from which grid position embeddings of a file are resized, nothing where they are not."""
     rows, columns = vit.patch_embed.grid_size
-    side = next((side for side in (_side(each, vit) for each in positions) if side not in (0, rows)), None)
+    side = next(
+        (side for side in (side_of(each, _num_prefix(vit)) for each in positions) if side not in (0, rows)), None
+    )
     return {} if side is None else {_POSITIONS: f"{side} x {side} to {rows} x {columns}"}

@@ -2,22 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from elip.errors import CheckpointError
 from elip.models.vision import VisionEncoder
-from elip.task import Task
 from elip.weights.files import Weights
-from elip.weights.fitting import LoadReport, begins, counted, grouped
+from elip.weights.fitting import LoadReport, begins, counted, grouped, require_finite
 from elip.weights.names import MOMENTUM, QUEUES, group, online, short
-from elip.weights.vit import resize_pos_embed
+from elip.weights.vit import resize_pos_embed, side_of
 
 _ENCODERS = ("albef.visual_encoder.", "albef.text_encoder.")
 _LISTED = 8
 
 
-def start_from(task: Task, weights: Weights, allowed: Sequence[str] = (), *, complete: bool = False) -> LoadReport:
+class Startable(Protocol):
+    """What can start from the weights of others: a task, as `elip.task.Task` has it."""
+
+    expected_leftovers: Sequence[str]
+
+    def adapt_checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights of any task in the form that this one has them."""
+        ...
+
+
+def start_from(task: Startable, weights: Weights, allowed: Sequence[str] = (), *, complete: bool = False) -> LoadReport:
     """Load the weights in a file, of any form and any task, into a task.
 
     They are adapted by the task, position embeddings are resized to its images, and momentum copies that the file
@@ -30,8 +40,10 @@ def start_from(task: Task, weights: Weights, allowed: Sequence[str] = (), *, com
         complete: whether the file must have all the weights of the model, as in an evaluation.
 
     Raises:
-        CheckpointError: something unexpected is left over, a shape differs, nothing fits, or weights are missing.
+        CheckpointError: something unexpected is left over, a shape differs, nothing fits, or weights are missing
+            or not finite.
     """
+    assert isinstance(task, nn.Module)
     adapted = task.adapt_checkpoint(weights.state)
     own = task.state_dict()
     report = LoadReport(weights.describe(), derived=sorted(weights.derived))
@@ -43,6 +55,7 @@ def start_from(task: Task, weights: Weights, allowed: Sequence[str] = (), *, com
     _refuse_gaps(report, fitting, weights, allowed)
     if complete:
         _require_all(report, weights)
+    require_finite(fitting, str(weights.path))
     task.load_state_dict(fitting, strict=False)
     first_hand = [name for name in fitting if name not in report.resized and name not in report.twins]
     report.taken = first_hand
@@ -50,7 +63,7 @@ def start_from(task: Task, weights: Weights, allowed: Sequence[str] = (), *, com
     return report
 
 
-def _resized(task: Task, state: Mapping[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
+def _resized(task: nn.Module, state: Mapping[str, Tensor], report: LoadReport) -> dict[str, Tensor]:
     """Return the weights with position embeddings for the images of this task."""
     resized = dict(state)
     for place, module in task.named_modules():
@@ -59,10 +72,10 @@ def _resized(task: Task, state: Mapping[str, Tensor], report: LoadReport) -> dic
             continue
         old, new = state[name], module.get_parameter("pos_embed")
         num_prefix = 0 if module.no_embed_class else module.num_prefix_tokens
-        side = max(0, old.shape[1] - num_prefix) ** 0.5
-        if old.shape[1] != new.shape[1] and side == int(side) > 0:
+        side = side_of(old, num_prefix)
+        if old.shape[1] != new.shape[1] and side:
             resized[name] = resize_pos_embed(old, module.grid, num_prefix)
-            report.resized[name] = f"{int(side)} x {int(side)} to {module.grid[0]} x {module.grid[1]}"
+            report.resized[name] = f"{side} x {side} to {module.grid[0]} x {module.grid[1]}"
     return resized
 
 

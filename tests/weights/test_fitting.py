@@ -22,3 +22,12 @@ def test_weights_of_another_architecture_are_listed(tmp_path: Path) -> None:
     assert "1 of another shape (0.weight [3, 2], not [2, 2])" in message
     assert "5 missing (0.bias, 1.bias, 2.bias, 3.weight, ...)" in message
     assert "1 too many (extra)" in message
+
+
+def test_weights_that_are_not_finite_are_refused_by_name_and_nothing_is_loaded() -> None:
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    spoilt = {"weight": torch.zeros(2, 2), "bias": torch.tensor([0.0, torch.nan])}
+    with pytest.raises(CheckpointError, match=r"x\.pt: weights are NaN or infinite in bias\."):
+        load_all(model, spoilt, Path("x.pt"))
+    assert torch.equal(model.weight, before)

@@ -190,3 +190,14 @@ def test_the_report_is_one_block_that_names_groups_with_their_numbers(
     assert "cls_head (4)" in lines["newly initialised"]
     assert "itm_head (2)" in lines["left over"]
     assert "queues (4)" in lines["left over"]
+
+
+def test_weights_that_are_not_finite_are_refused_where_they_would_be_taken(
+    pretrained: Weights, digits: Path, tiny: list[str]
+) -> None:
+    task = small_task("ve", small_run("ve", digits, tiny))
+    pretrained.state["model.temp"].fill_(torch.inf)  # that this task has no place for
+    start_from(task, pretrained)
+    pretrained.state["model.albef.visual_encoder.norm.bias"][0] = torch.nan
+    with pytest.raises(CheckpointError, match=r"other.pt: weights are NaN .*visual_encoder.norm.bias"):
+        start_from(task, pretrained)
