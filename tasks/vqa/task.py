@@ -36,6 +36,8 @@ SHOWN = 5
 """Answers to a question that the predictions list."""
 EXAMPLE_ANSWERS, EXAMPLE_LENGTH = 3, 4
 """Answers to a question of a made-up batch, and tokens of each, [CLS] and [SEP] included."""
+EXAMPLE_SPECIAL = [1, 2, 0]
+"""Ids of made-up tokens that start an answer, end it, and follow its end."""
 
 
 class VqaConfig(DistilledConfig):
@@ -62,7 +64,7 @@ class Vqa(VisionLanguageTask[VqaConfig]):
 
     Batch: image [B, 3, H, W] float; ids, mask [B, L], the questions. In training also: answer_ids, answer_mask [A, M];
     answer_weight [A]; answer_question [A], the question that each answers. Made-up ones hold candidate_ids and
-    candidate_mask [N, M] instead of the file's.
+    candidate_mask [N, M], and special_ids (start, end, padding), instead of the files'.
     """
 
     Config = VqaConfig
@@ -153,7 +155,7 @@ class Vqa(VisionLanguageTask[VqaConfig]):
     def forward(self, batch: Batch) -> Tensor:
         """Return the scores of the best candidate answers [B, k], or the likelihood of the answers written [B]."""
         question = self._question(batch)
-        return self._rank(question, batch)[1] if self.settings.inference == "rank" else self._write(question)[1]
+        return self._rank(question, batch)[1] if self.settings.inference == "rank" else self._write(question, batch)[1]
 
     def example_batch(self, batch_size: int) -> Batch:
         """Return noise for images, questions of full length, short answers to each, and as many candidates as rank."""
@@ -169,6 +171,7 @@ class Vqa(VisionLanguageTask[VqaConfig]):
             "answer_question": torch.arange(batch_size).repeat_interleave(EXAMPLE_ANSWERS),
             "candidate_ids": candidates["ids"],
             "candidate_mask": candidates["mask"],
+            "special_ids": EXAMPLE_SPECIAL,
         }
 
     def eval_set(self, split: str) -> VqaEvalSet:
@@ -198,7 +201,7 @@ class Vqa(VisionLanguageTask[VqaConfig]):
             index, score = (best[:, :SHOWN].tolist() for best in self._rank(question, batch))
             texts = [[self.candidates[i] for i in row] for row in index]
             return [dict(zip(*one, strict=True)) for one in zip(texts, score, strict=True)]
-        written, likelihood = self._write(question)
+        written, likelihood = self._write(question, batch)
         return [{text: score} for text, score in zip(self.tokenizer.decode(written), likelihood.tolist(), strict=True)]
 
     @cached_property
@@ -242,16 +245,14 @@ class Vqa(VisionLanguageTask[VqaConfig]):
             ids, mask = (part.to(question.mask.device) for part in self._candidate_texts)
         return self.model.decoder.rank(ids, mask, self.settings.k_test, question)
 
-    def _write(self, question: QuestionKV) -> tuple[Tensor, Tensor]:
+    def _write(self, question: QuestionKV, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return answers written word by word [B, M], and their likelihood [B]."""
-        tokenizer = self.tokenizer
-        return self.model.decoder.write(
-            question,
-            start=tokenizer.cls_id,
-            end=tokenizer.sep_id,
-            pad=tokenizer.pad_id,
-            max_length=self.settings.max_answer_length,
-        )
+        if "special_ids" in batch:
+            start, end, pad = batch["special_ids"]
+        else:
+            start, end, pad = self.tokenizer.cls_id, self.tokenizer.sep_id, self.tokenizer.pad_id
+        max_length = self.settings.max_answer_length
+        return self.model.decoder.write(question, start=start, end=end, pad=pad, max_length=max_length)
 
 
 def _load_layers(decoder: AnswerDecoder, albef: Albef) -> None:
