@@ -1,4 +1,4 @@
-"""One conformance suite for all token reducers, for the project's own and for anybody's.
+"""Conformance suites for all token reducers and all tasks, for the project's own and for anybody's.
 
     from elip.testing import check_reducer
 
@@ -13,17 +13,31 @@ or, each property a test of its own:
 Reducers are put into tiny ViTs of 12 blocks and 196 patches, which the default parameters of any reducer for ViT-B fit.
 What a class says of itself (`soft`, `keeps_order`, `static_counts`, `schedule` of `TokenReducer`) is what
 it is held to. Needs nothing but elip's own requirements; runs in seconds on one core.
+
+Tasks likewise, with the config of a run of seconds, which names files to train on and to evaluate on:
+
+    from elip.testing import check_task
+
+    check_task(MyTask, load_config("my_task.yaml"))
+
+each property by its name in `TASK_CHECKS`, of a `TaskTrial(MyTask, config)`.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+from elip.config.schema import RunConfig
 from elip.reduction.reducer import TokenReducer
-from elip.testing import graph_checks, token_checks, value_checks
+from elip.task.contract import Task
+from elip.testing import graph_checks, task_checks, token_checks, value_checks
+from elip.testing.ranks import LocalEvaluator
+from elip.testing.task_trial import TaskTrial
 from elip.testing.trial import Trial, told
 
-__all__ = ["CHECKS", "Trial", "check_reducer"]
+__all__ = ["CHECKS", "TASK_CHECKS", "LocalEvaluator", "TaskTrial", "Trial", "check_reducer", "check_task"]
+
+TrialT = TypeVar("TrialT")
 
 _CHECKS = (
     value_checks.keep_all_is_identity,
@@ -45,6 +59,22 @@ _CHECKS = (
 CHECKS: Mapping[str, Callable[[Trial], None]] = MappingProxyType({check.__name__: check for check in _CHECKS})
 """Each property by its name: raises an AssertionError for a reducer that has it not."""
 
+_TASK_CHECKS = (
+    task_checks.made_up_batches_need_no_file,
+    task_checks.losses_are_declared,
+    task_checks.gradients_reach_parameters,
+    task_checks.steps_change_nothing_themselves,
+    task_checks.seeds_decide_losses,
+    task_checks.real_batches_train,
+    task_checks.splits_are_those_with_files,
+    task_checks.evaluation_changes_nothing,
+    task_checks.evaluation_measures_the_headline,
+    task_checks.ranks_agree,
+    task_checks.checkpoints_bring_it_back,
+)
+TASK_CHECKS: Mapping[str, Callable[[TaskTrial], None]] = MappingProxyType({c.__name__: c for c in _TASK_CHECKS})
+"""Each property by its name: raises an AssertionError for a task that has it not."""
+
 
 def check_reducer(cls: type[TokenReducer], **kwargs: Any) -> None:
     """Check every property in `CHECKS` of a reducer.
@@ -56,17 +86,32 @@ def check_reducer(cls: type[TokenReducer], **kwargs: Any) -> None:
     Raises:
         AssertionError: it lacks some; the message has a line for each.
     """
+    _check_all(f"{cls.__name__}({told(kwargs)})", CHECKS, lambda: Trial(cls, **kwargs))
+
+
+def check_task(cls: type[Task[Any]], config: RunConfig) -> None:
+    """Check every property in `TASK_CHECKS` of a task.
+
+    Args:
+        cls: the task; it need not be registered.
+        config: of a run of it that takes seconds, with files to train on and to evaluate on.
+
+    Raises:
+        AssertionError: it lacks some; the message has a line for each.
+    """
+    _check_all(cls.__name__, TASK_CHECKS, lambda: TaskTrial(cls, config))
+
+
+def _check_all(who: str, checks: Mapping[str, Callable[[TrialT], None]], trial: Callable[[], TrialT]) -> None:
     failures: list[tuple[str, Exception]] = []
-    for name, check in CHECKS.items():
+    for name, check in checks.items():
         try:
-            check(Trial(cls, **kwargs))
+            check(trial())
         except Exception as error:
             failures.append((name, error))
     if failures:
         lines = "".join(f"\n  {name}: {_words(error)}" for name, error in failures)
-        raise AssertionError(
-            f"{cls.__name__}({told(kwargs)}) fails {len(failures)} of {len(CHECKS)} checks:{lines}"
-        ) from failures[0][1]
+        raise AssertionError(f"{who} fails {len(failures)} of {len(checks)} checks:{lines}") from failures[0][1]
 
 
 def _words(error: Exception) -> str:

@@ -1,0 +1,28 @@
+"""Every task of the project passes the conformance suite, under several settings."""
+
+from pathlib import Path
+
+import pytest
+
+from elip.config import load_config
+from elip.registry import TASKS
+from elip.testing import TASK_CHECKS, TaskTrial
+from tests.conftest import PROJECT
+from tests.tasks.small import small_run
+
+NAMES = [name for name in TASKS.names() if TASKS.get(name).__module__.startswith("tasks.")]
+DISTILLED = [name for name in NAMES if "distill" in TASKS.get(name).Config.model_fields]
+RUNS = {
+    **{name: (name, ["task.distill=true"] if name in DISTILLED else []) for name in NAMES},
+    "vqa in free words": ("vqa", ["task.inference=generate", "task.answer_list=null", "task.distill=false"]),
+    "grounding by contrast": ("grounding", ["task.cam=itc", "task.distill=false"]),
+}
+"""Task and overrides, by what the run is called."""
+
+
+@pytest.mark.parametrize("check", TASK_CHECKS)
+@pytest.mark.parametrize("run", RUNS)
+def test_a_task_has_every_property_of_one(digits: Path, tiny: list[str], run: str, check: str) -> None:
+    name, overrides = RUNS[run]
+    config = load_config(PROJECT / f"configs/demo/{name}.yaml", [*small_run(name, digits, tiny), *overrides])
+    TASK_CHECKS[check](TaskTrial(TASKS.get(name), config))
