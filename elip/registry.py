@@ -35,12 +35,15 @@ class Registry(Generic[T]):
         kind: what an entry is called in messages, e.g. "reducer".
         builtins: package that registers the project's own entries when imported.
         entry_point_group: group under which installed packages declare modules that register entries when loaded.
+        names_errors: put kind and name before what a constructor finds wrong. Not for classes whose errors name the
+            place in a config themselves.
     """
 
-    def __init__(self, kind: str, builtins: str, entry_point_group: str) -> None:
+    def __init__(self, kind: str, builtins: str, entry_point_group: str, names_errors: bool = False) -> None:
         self.kind = kind
         self._builtins = builtins
         self._group = entry_point_group
+        self._names_errors = names_errors
         self._classes: dict[str, type[T]] = {}
         self._complete = False
 
@@ -85,7 +88,12 @@ class Registry(Generic[T]):
     def build(self, name: str, *args: Any, **params: Any) -> T:
         """Return a new instance of the class under `name`, its parameters checked against the constructor's names."""
         self.check_params(name, params)
-        return self.get(name)(*args, **params)
+        try:
+            return self.get(name)(*args, **params)
+        except ElipError as error:
+            if self._names_errors:
+                error.args = (f"{self.kind} {name!r}: {error}",)
+            raise
 
     def parameters(self, name: str) -> dict[str, inspect.Parameter]:
         """Return what the constructor takes from a config.
@@ -93,15 +101,7 @@ class Registry(Generic[T]):
         These are all its parameters but the first positional one: that is what the toolkit itself hands over (the
         `EncoderInfo` to a reducer, the `RunConfig` to a task).
         """
-        cls = self.get(name)
-        try:
-            signature = inspect.signature(cls, eval_str=True)
-        except NameError:  # an annotation that is imported for type checkers only
-            signature = inspect.signature(cls)
-        parameters = list(signature.parameters.values())
-        if parameters and parameters[0].kind not in (parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD):
-            parameters = parameters[1:]
-        return {p.name: p for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
+        return constructor_parameters(self.get(name))
 
     def check_params(self, name: str, params: Mapping[str, Any]) -> None:
         """Raise an error for the first of `params` that the constructor does not take, or that it needs and lacks."""
@@ -132,6 +132,34 @@ class Registry(Generic[T]):
         except BaseException:
             self._complete = False
             raise
+
+
+def constructor_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Return what a class takes by keyword when it is built: all its parameters but the first positional one.
+
+    A constructor that passes any keyword on (`**stages`) takes what its base class takes, too.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for owner in cls.__mro__:
+        if owner is object or "__init__" not in vars(owner):
+            continue
+        named = {name: p for name, p in found.items() if p.kind is not p.VAR_KEYWORD}
+        found = {**_keywords(owner), **named}
+        if all(p.kind is not p.VAR_KEYWORD for p in found.values()):
+            break
+    return found
+
+
+def _keywords(cls: type) -> dict[str, inspect.Parameter]:
+    """Return the keyword parameters that a class's own constructor names."""
+    try:
+        signature = inspect.signature(cls, eval_str=True)
+    except NameError:  # an annotation that is imported for type checkers only
+        signature = inspect.signature(cls)
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind not in (parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD):
+        parameters = parameters[1:]
+    return {p.name: p for p in parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
 
 
 def load_plugins(plugins: Iterable[str]) -> None:
@@ -202,5 +230,5 @@ def _where(cls: type) -> str:
         return f"{cls.__module__}.{cls.__qualname__}"
 
 
-REDUCERS: Registry = Registry("reducer", builtins="reducers", entry_point_group="elip.reducers")
+REDUCERS: Registry = Registry("reducer", builtins="reducers", entry_point_group="elip.reducers", names_errors=True)
 TASKS: Registry = Registry("task", builtins="tasks", entry_point_group="elip.tasks")

@@ -3,72 +3,45 @@
 Fayyaz et al., "Adaptive Token Sampling for Efficient Vision Transformers", ECCV 2022, arXiv:2111.15667, section 3.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from elip.reduction import (
-    AttentionFacts,
-    EncoderInfo,
-    KeepSchedule,
-    Needs,
-    Ratios,
-    ReductionContext,
-    TokenReducer,
-    Tokens,
-    require_class_token,
-)
-from elip.registry import REDUCERS
+from elip.reduction import REDUCERS, AttentionFacts, Needs, ReductionContext, Stage, StageReducer, Tokens
 
 
 @REDUCERS.register("ats")
-class AdaptiveTokenSampling(TokenReducer):
+class AdaptiveTokenSampling(StageReducer):
     """Sample patches by inverse transform of their scores at fixed quantiles; images keep different numbers.
 
     A patch scores its attention from CLS times the length of its value, summed over heads (section 3.1). Quantiles are
     fixed (section 3.2), so that training and evaluation are the same and nothing is drawn. Several may hit one patch,
     which is kept once; the more the attention is concentrated, the fewer patches stay. They stay in image order.
-    Numbers are known on the host only after the scores: each stage waits for the device once.
+    Numbers are known on the host only after the scores: each stage waits for the device once. The encoder needs a class
+    token.
 
     Args:
-        encoder: the encoder to reduce; it needs a class token.
-        begin: blocks to sample in, counted from 0.
-        keep_ratio: patches left at most after each, as a share of the image's initial patches, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
+        keep_ratio: patches left at most after each block, as a share of what `of` says, in (0, 1].
+        of: what the ratios are shares of: initial, the image's patches, or current, what the stage before leaves at
+            most. None for initial, where one number for several blocks is refused as ambiguous.
     """
 
     paper = "Fayyaz et al., ECCV 2022, arXiv:2111.15667"
     keeps_order = True
     static_counts = False
-    schedule: KeepSchedule
-
-    def __init__(
-        self,
-        encoder: EncoderInfo,
-        *,
-        begin: Sequence[int] = (3, 6, 9),
-        keep_ratio: Ratios = 0.7,
-        warmup: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
-        require_class_token("ats", encoder)
-        self.schedule = KeepSchedule(
-            "ats", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
-        )
-
-    def needs(self, block: int) -> Needs:
-        return Needs.CLS_ROW | Needs.VALUE_NORMS if block in self.schedule.begin else Needs.NOTHING
+    at_stage = Needs.CLS_ROW | Needs.VALUE_NORMS
 
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        at_most = self.schedule.num_keep(block, tokens.num_patches, context.guide.progress)
-        if at_most == tokens.num_patches or attention.cls_row is None or attention.value_norms is None:
+        # As planned, not of the tokens that arrive: their number is that of the image with the most in the batch.
+        at_most = self.schedule.counts(context.guide.progress).get(block, tokens.num_patches)
+        if at_most == tokens.num_patches:
             return tokens
-        scores = (attention.cls_row.float() * attention.value_norms.float()).sum(dim=1)
-        sampled = sample(scores.detach(), at_most, tokens.mask)
+        return self.reduce(tokens, at_most, Stage(block, self.schedule.begin.index(block), attention, context))
+
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
+        scores = (stage.cls_row.float() * stage.value_norms.float()).sum(dim=1)
+        sampled = sample(scores.detach(), keep, tokens.mask)
         counts = sampled.sum(dim=1)
         first = sampled.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]
         return tokens.keep(first, torch.arange(first.shape[1], device=first.device) < counts.unsqueeze(1))

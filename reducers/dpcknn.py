@@ -4,74 +4,42 @@ Zeng et al., "Not All Tokens Are Equal: Human-centric Visual Analysis via Token 
 arXiv:2204.08680, section 3.2, on the clustering of Du et al., Knowledge-Based Systems 99, 2016.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
-from elip.reduction import (
-    EncoderInfo,
-    KeepSchedule,
-    Ratios,
-    ReductionContext,
-    TokenReducer,
-    Tokens,
-    distances,
-    merge_mean,
-)
-from elip.registry import REDUCERS
+from elip.reduction import REDUCERS, EncoderInfo, Stage, StageReducer, Tokens, distances, merge_mean
 
 
 @REDUCERS.register("dpcknn")
-class DpcKnn(TokenReducer):
+class DpcKnn(StageReducer):
     """Merge the patches in front of some blocks into clusters, each around a dense patch far from denser ones.
 
     New tokens are in falling order of their centre's score. Ties in density, which the published code breaks by noise,
     are left to the order of the patches, so that results repeat.
 
     Args:
-        encoder: the encoder to reduce.
-        begin: blocks to merge in front of, counted from 0.
-        keep_ratio: clusters of each, as a share of the image's initial patches, in (0, 1].
         neighbors: k, nearest patches, itself among them, that the density is taken from.
         scored: weigh patches in their cluster's mean by a learned importance, exp(linear), as the paper does; all alike
             otherwise, without parameters.
-        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Zeng et al., CVPR 2022, arXiv:2204.08680"
-    schedule: KeepSchedule
 
-    def __init__(
-        self,
-        encoder: EncoderInfo,
-        *,
-        begin: Sequence[int] = (3, 6, 9),
-        keep_ratio: Ratios = 0.7,
-        neighbors: int = 5,
-        scored: bool = False,
-        warmup: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__()
+    def __init__(self, encoder: EncoderInfo, *, neighbors: int = 5, scored: bool = False, **stages: Any) -> None:
+        super().__init__(encoder, **stages)
         if neighbors < 1:
-            raise ElipError(f"reducer 'dpcknn': neighbors must be at least 1, got {neighbors}.")
-        self.schedule = KeepSchedule(
-            "dpcknn", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
-        )
+            raise ElipError(f"neighbors must be at least 1, got {neighbors}.")
         self.neighbors = neighbors
         self.cluster_layers = nn.ModuleList(
             nn.ModuleDict({"score": nn.Linear(encoder.width, 1)}) for _ in self.schedule.begin if scored
         )
 
-    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
-        if keep == tokens.num_tokens:
-            return tokens
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
         _, assignment = density_peaks(tokens.x.detach(), keep, self.neighbors)
-        weight = self.weight(self.schedule.begin.index(block), tokens.x)
-        return merge_mean(tokens, assignment, keep, weight, eps=1e-6)
+        return merge_mean(tokens, assignment, keep, self.weight(stage.index, tokens.x), eps=1e-6)
 
     def weight(self, stage: int, x: Tensor) -> Tensor:
         """Return the importance of each patch in its cluster's mean: [B, N, D] to [B, N]."""

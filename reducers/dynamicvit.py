@@ -15,23 +15,24 @@ from torch.nn import functional as F
 
 from elip.errors import ElipError
 from elip.reduction import (
+    REDUCERS,
     AttentionFunction,
+    Base,
     EncoderInfo,
-    KeepSchedule,
     Ratios,
     ReductionContext,
+    Stage,
+    StageReducer,
     TeacherNeeds,
-    TokenReducer,
     Tokens,
 )
-from elip.registry import REDUCERS
 
 EPS = 1e-6
 """Keeps masked attention defined and differentiable (section 3.3)."""
 
 
 @REDUCERS.register("dynamicvit")
-class DynamicViT(TokenReducer):
+class DynamicViT(StageReducer):
     """Keep the patches that a predictor in front of some blocks gives the largest probability of being kept.
 
     In training nothing is removed: decisions are drawn by Gumbel-softmax, straight through, and dropped patches are
@@ -41,9 +42,6 @@ class DynamicViT(TokenReducer):
     falling order of probability.
 
     Args:
-        encoder: the encoder to reduce.
-        begin: blocks to prune in front of, counted from 0.
-        keep_ratio: patches left after each, as a share of the image's initial patches, in (0, 1].
         ratio_weight: of the loss on the share of patches kept, summed over stages and divided by their number.
         distill_weight: of the loss on the distance to the teacher's patches.
         distance: mean squared difference, or Kullback-Leibler divergence over the channels.
@@ -52,45 +50,39 @@ class DynamicViT(TokenReducer):
     paper = "Rao et al., NeurIPS 2021, arXiv:2106.02034"
     teacher_needs = TeacherNeeds(tokens=True)
     losses = ("ratio", "token")
-    schedule: KeepSchedule
 
     def __init__(
         self,
         encoder: EncoderInfo,
         *,
         begin: Sequence[int] = (3, 6, 9),
-        keep_ratio: Ratios = 0.7,
+        keep_ratio: Ratios = (0.7, 0.49, 0.343),
+        of: Base | None = None,
         ratio_weight: float = 2.0,
         distill_weight: float = 0.5,
         distance: Literal["mse", "kl"] = "mse",
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, begin=begin, keep_ratio=keep_ratio, of=of)
         if distance not in ("mse", "kl"):
-            raise ElipError(f"reducer 'dynamicvit': distance: expected mse or kl, got {distance!r}.")
+            raise ElipError(f"distance: expected mse or kl, got {distance!r}.")
         for weight, value in (("ratio_weight", ratio_weight), ("distill_weight", distill_weight)):
             if not 0 <= value < inf:
-                raise ElipError(f"reducer 'dynamicvit': {weight}: expected a number of 0 or more, got {value}.")
-        self.schedule = KeepSchedule(
-            "dynamicvit", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio
-        )
+                raise ElipError(f"{weight}: expected a number of 0 or more, got {value}.")
         self.ratio_weight = ratio_weight
         self.distill_weight = distill_weight
         self.distance = distance
         self.score_predictor = nn.ModuleList(Predictor(encoder.width) for _ in self.schedule.begin)
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        if block not in self.schedule.begin:
-            return tokens
-        predictor = self.score_predictor[self.schedule.begin.index(block)]
-        if context.training:
-            before = _decision(tokens, context)
-            decision = before * self.draw(predictor(tokens.x, before))
-            context.state.setdefault("decisions", []).append(decision)
-            return replace(tokens, mask=decision.detach() > 0.5)
-        keep = self.schedule.num_keep(block, tokens.num_tokens)
-        if keep == tokens.num_tokens:
-            return tokens
-        scores = predictor(tokens.x, tokens.x.new_ones(tokens.x.shape[:2]))[..., 0]
+        if not context.training or block not in self.schedule.begin:
+            return super().before_block(block, tokens, context)
+        before = _decision(tokens, context)
+        decision = before * self.draw(self.score_predictor[self.schedule.begin.index(block)](tokens.x, before))
+        context.state.setdefault("decisions", []).append(decision)
+        return replace(tokens, mask=decision.detach() > 0.5)
+
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
+        scores = self.score_predictor[stage.index](tokens.x, tokens.x.new_ones(tokens.x.shape[:2]))[..., 0]
         return tokens.keep(scores.topk(keep, dim=1).indices)
 
     def attention(self, block: int, tokens: Tokens, context: ReductionContext) -> AttentionFunction | None:
@@ -122,7 +114,7 @@ class DynamicViT(TokenReducer):
     def ratio_loss(self, decisions: Sequence[Tensor]) -> Tensor:
         """Return the squared error of each image's share of kept patches, averaged over images, summed over stages."""
         shares = torch.stack([decision.mean(dim=1) for decision in decisions])
-        targets = shares.new_tensor(list(self.schedule.ratios.values())).unsqueeze(1)
+        targets = shares.new_tensor(self.schedule.shares).unsqueeze(1)
         return (shares - targets).square().mean(dim=1).sum()
 
     def token_loss(self, tokens: Tensor, teacher: Tensor, decision: Tensor) -> Tensor:

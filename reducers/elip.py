@@ -3,7 +3,7 @@
 Guo et al., "ELIP: Efficient Language-Image Pre-training with Fewer Vision Tokens", arXiv:2309.16738, section 3.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,31 +11,29 @@ from torch import Tensor
 
 from elip.errors import ElipError
 from elip.reduction import (
+    REDUCERS,
     EncoderInfo,
-    KeepSchedule,
     Ratios,
     ReductionContext,
-    TokenReducer,
+    Stage,
+    StageReducer,
     Tokens,
     require_class_token,
+    require_text_width,
 )
-from elip.registry import REDUCERS
 
 
 @REDUCERS.register("elip")
-class Elip(TokenReducer):
+class Elip(StageReducer):
     """Keep the patches that CLS, mixed with the caption's [CLS], attends to some blocks ahead; merge the others.
 
     At each stage a detached copy of the tokens, its CLS mixed with the text's, runs ahead through `look_ahead` blocks
     without gradient. The patches with the largest attention from that CLS in the last of them are kept, in image order;
-    the others become one token, weighted by the same attention, appended at the end. Needs no parameters.
+    the others become one token, weighted by the same attention, appended at the end. Needs no parameters. The encoder
+    needs a class token, and the text encoder's width.
 
     Args:
-        encoder: the encoder to reduce; its width must be the text encoder's.
-        begin: blocks to reduce in front of, counted from 0.
         look_ahead: blocks to run ahead at each stage, the stage's own block included.
-        keep_ratio: patches left after each stage, as a share of the image's initial patches, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
         text_weight: share of the text in the guide's CLS, in [0, 1].
         full_look_ahead: run the last look-ahead block in full, as the published code does, although only the attention
             row of CLS is used. Same result at a higher price: for measuring that price.
@@ -44,7 +42,6 @@ class Elip(TokenReducer):
     paper = "Guo et al., 2023, arXiv:2309.16738"
     requires_text = True
     keeps_order = True
-    schedule: KeepSchedule
 
     def __init__(
         self,
@@ -53,35 +50,24 @@ class Elip(TokenReducer):
         begin: Sequence[int] = (2, 4, 10),
         look_ahead: Sequence[int] = (2, 6, 2),
         keep_ratio: Ratios = (0.90, 0.65, 0.40),
-        warmup: Mapping[str, Any] | None = None,
         text_weight: float = 0.2,
         full_look_ahead: bool = False,
+        **stages: Any,
     ) -> None:
-        super().__init__()
-        require_class_token("elip", encoder)
-        self.schedule = KeepSchedule(
-            "elip", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
-        )
+        require_class_token(encoder)
+        super().__init__(encoder, begin=begin, keep_ratio=keep_ratio, **stages)
         _check_look_ahead(encoder.depth, begin, look_ahead)
-        if encoder.text_width not in (None, encoder.width):
-            raise ElipError(
-                f"reducer 'elip' mixes the text's [CLS] into the image's, so their widths must be equal: the ViT's is "
-                f"{encoder.width}, the text encoder's {encoder.text_width}. Take encoders of one width."
-            )
+        require_text_width(encoder)
         if not 0 <= text_weight <= 1:
-            raise ElipError(f"reducer 'elip': text_weight: expected a share in [0, 1], got {text_weight}.")
+            raise ElipError(f"text_weight: expected a share in [0, 1], got {text_weight}.")
         self.text_weight = text_weight
         self.full_look_ahead = full_look_ahead
         self.look_ahead = dict(zip(begin, look_ahead, strict=True))
 
-    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        num_keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
-        if num_keep == tokens.num_tokens:
-            return tokens
-        scores = self.scores(block, self.look_ahead[block], tokens.x, context)
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
+        scores = self.scores(stage.block, self.look_ahead[stage.block], tokens.x, stage.context)
         order = scores.argsort(dim=1, descending=True)
-        kept = order[:, :num_keep].sort(dim=1).values
-        rest = order[:, num_keep:]
+        kept, rest = order[:, :keep].sort(dim=1).values, order[:, keep:]
         weight = scores.gather(1, rest)
         return tokens.keep_and_fuse(kept, rest, weight / (weight.sum(dim=1, keepdim=True) + 1e-6))
 
@@ -107,10 +93,10 @@ class Elip(TokenReducer):
 
 def _check_look_ahead(depth: int, begin: Sequence[int], look_ahead: Sequence[int]) -> None:
     if len(look_ahead) != len(begin):
-        raise ElipError(f"reducer 'elip': begin has {len(begin)} blocks but look_ahead has {len(look_ahead)} values.")
+        raise ElipError(f"begin has {len(begin)} blocks but look_ahead has {len(look_ahead)} values.")
     for block, ahead in zip(begin, look_ahead, strict=True):
         if not 1 <= ahead <= depth - block:
             raise ElipError(
-                f"reducer 'elip': look_ahead: from block {block} of {depth} there are 1 to {depth - block} blocks "
+                f"look_ahead: from block {block} of {depth} there are 1 to {depth - block} blocks "
                 f"to run ahead, got {ahead}."
             )

@@ -3,7 +3,7 @@
 Marin et al., "Token Pooling in Vision Transformers", 2021, arXiv:2110.03860, section 4.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,64 +11,55 @@ from torch import Tensor
 
 from elip.errors import ElipError
 from elip.reduction import (
+    REDUCERS,
     AttentionFacts,
     EncoderInfo,
     KeepSchedule,
     Needs,
-    Ratios,
     ReductionContext,
-    TokenReducer,
+    Stage,
+    StageReducer,
     Tokens,
     distances,
 )
-from elip.registry import REDUCERS
 
 
 @REDUCERS.register("kmedoids")
-class KMedoids(TokenReducer):
+class KMedoids(StageReducer):
     """Keep the medoids of clusters of patches in front of some blocks; the others are dropped.
 
     As in the reference numbers' code, a new medoid is the member with the least weighted distance to all patches, not
     only to those of its cluster. With weights by attention, the block in front of each stage gives up fused attention.
 
     Args:
-        encoder: the encoder to reduce.
         begin: blocks to reduce in front of, counted from 0; from 1 if weights come from attention.
-        keep_ratio: clusters of each, as a share of the image's initial patches, in (0, 1].
         iterations: of assignment and choice of new medoids.
         weights: attention paid to each patch in the block before, summed over heads and queries, which also picks the
             first medoids; or equal, where the first medoids are patches far from each other.
         first_medoid: with equal weights, the place of each stage's very first medoid: one number, or one a stage.
-        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Marin et al., 2021, arXiv:2110.03860"
-    schedule: KeepSchedule
 
     def __init__(
         self,
         encoder: EncoderInfo,
         *,
-        begin: Sequence[int] = (3, 6, 9),
-        keep_ratio: Ratios = 0.7,
         iterations: int = 3,
         weights: Literal["attention", "equal"] = "attention",
         first_medoid: int | Sequence[int] = 0,
-        warmup: Mapping[str, Any] | None = None,
+        **stages: Any,
     ) -> None:
-        super().__init__()
-        self.schedule = KeepSchedule(
-            "kmedoids", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio, warmup=warmup
-        )
+        super().__init__(encoder, **stages)
         if weights not in ("attention", "equal"):
-            raise ElipError(f"reducer 'kmedoids': weights: expected attention or equal, got {weights!r}.")
+            raise ElipError(f"weights: expected attention or equal, got {weights!r}.")
         if weights == "attention" and 0 in self.schedule.begin:
             raise ElipError(
-                "reducer 'kmedoids': begin: no block comes before block 0 whose attention could weigh the patches; "
+                "begin: no block comes before block 0 whose attention could weigh the patches; "
                 "begin at block 1 or later, or set weights=equal."
             )
         if iterations < 0:
-            raise ElipError(f"reducer 'kmedoids': iterations must be 0 or more, got {iterations}.")
+            raise ElipError(f"iterations must be 0 or more, got {iterations}.")
         self.iterations = iterations
         self.by_attention = weights == "attention"
         self.reducing = self.schedule.reducing
@@ -85,17 +76,14 @@ class KMedoids(TokenReducer):
             context.state["weight"] = received[:, context.prefix.shape[1] :]
         return tokens
 
-    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
-        if keep == tokens.num_tokens:
-            return tokens
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
         distance = distances(tokens.x.detach())
         if self.by_attention:
-            weight = context.state["weight"]
+            weight = stage.context.state["weight"]
             start = weight.topk(keep, dim=1).indices
         else:
             weight = distance.new_ones(tokens.x.shape[:2])
-            start = far_apart(distance, keep, self.first_medoid[block])
+            start = far_apart(distance, keep, self.first_medoid[stage.index])
         medoids, _ = cluster(distance, weight, start, self.iterations)
         return tokens.keep(medoids)
 
@@ -134,13 +122,13 @@ def _assign(distance: Tensor, medoids: Tensor, clusters: Tensor) -> Tensor:
     return nearest.scatter(1, medoids, clusters.expand_as(medoids))
 
 
-def _first_medoids(first_medoid: int | Sequence[int], schedule: KeepSchedule) -> dict[int, int]:
-    """Return the first medoid of each stage, by block."""
-    stages = schedule.begin
-    first = [first_medoid] * len(stages) if isinstance(first_medoid, int) else list(first_medoid)
-    if len(first) != len(stages) or not all(0 <= place < schedule.num_patches for place in first):
+def _first_medoids(first_medoid: int | Sequence[int], schedule: KeepSchedule) -> list[int]:
+    """Return the first medoid of each stage."""
+    stages = len(schedule.begin)
+    first = [first_medoid] * stages if isinstance(first_medoid, int) else list(first_medoid)
+    if len(first) != stages or not all(0 <= place < schedule.num_patches for place in first):
         raise ElipError(
-            f"reducer 'kmedoids': first_medoid: expected a place below {schedule.num_patches}, or one for each of "
-            f"{len(stages)} stages, got {first_medoid}."
+            f"first_medoid: expected a place below {schedule.num_patches}, or one for each of "
+            f"{stages} stages, got {first_medoid}."
         )
-    return dict(zip(stages, first, strict=True))
+    return first

@@ -1,7 +1,6 @@
 """The ALBEF baseline: every patch token goes through every block."""
 
-from elip.reduction import EncoderInfo, NoReduction
-from elip.registry import REDUCERS
+from elip.reduction import REDUCERS, EncoderInfo, NoReduction
 
 
 @REDUCERS.register("none")

@@ -3,29 +3,17 @@
 Renggli et al., "Learning to Merge Tokens in Vision Transformers", 2022, arXiv:2202.12015, section 2.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from elip.reduction import EncoderInfo, Ratios, SoftClusters
-from elip.registry import REDUCERS
+from elip.reduction import REDUCERS, SoftClusters
 
 
 @REDUCERS.register("patchmerger")
 class PatchMerger(SoftClusters):
-    """Replace the patches by sums of normalised patches, weighted by the softmax of learned queries.
-
-    Args:
-        encoder: the encoder to reduce.
-        begin: blocks to merge in front of, counted from 0.
-        keep_ratio: new tokens of each, as a share of the image's initial patches, in (0, 1].
-    """
+    """Replace the patches by sums of normalised patches, weighted by the softmax of learned queries."""
 
     paper = "Renggli et al., 2022, arXiv:2202.12015"
-
-    def __init__(self, encoder: EncoderInfo, *, begin: Sequence[int] = (3, 6, 9), keep_ratio: Ratios = 0.7) -> None:
-        super().__init__("patchmerger", encoder, begin, keep_ratio)
 
     def cluster_layer(self, width: int, num_tokens: int) -> nn.Module:
         return Merger(width, num_tokens)

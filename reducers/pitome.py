@@ -4,7 +4,7 @@ Tran et al., "Accelerating Transformers with Spectrum-Preserving Token Merging",
 authors' implementation for timm's ViTs, whose numbers it is held to.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from typing import Any, TypeAlias
 
@@ -14,20 +14,18 @@ from torch.nn import functional as F
 
 from elip.errors import ElipError, did_you_mean
 from elip.reduction import (
-    AttentionFacts,
+    REDUCERS,
     EncoderInfo,
-    KeepSchedule,
     Matching,
     Needs,
     Ratios,
-    ReductionContext,
-    TokenReducer,
+    Stage,
+    StageReducer,
     Tokens,
     best_pairs,
     merge_mean,
     take,
 )
-from elip.registry import REDUCERS
 
 FORMS = ("pitome", "bsm", "text")
 """How patches are split in two halves; `energy_matching` says it."""
@@ -38,7 +36,7 @@ Margins: TypeAlias = float | Sequence[float]
 
 
 @REDUCERS.register("pitome")
-class PiToMe(TokenReducer):
+class PiToMe(StageReducer):
     """Merge pairs of patches ranked by energy: how many others are like them, and how much.
 
     Between attention and MLP, on the cosine of keys averaged over heads; means are weighted by the number of patches in
@@ -51,20 +49,22 @@ class PiToMe(TokenReducer):
     what it has above the margin.
 
     Args:
-        encoder: the encoder to reduce.
         begin: blocks to merge in, counted from 0; None for all.
-        keep_ratio: share of the patch tokens that arrive at each of them that is left, rounded up, in [0.5, 1]: each
-            token that goes needs one that stays.
+        keep_ratio: tokens left after each, as a share of what `of` says, rounded up, in [0.5, 1]: each token that goes
+            needs one that stays.
+        of: what the ratios are shares of: initial, the image's patches, or current, the patch tokens that arrive at
+            the block. None for current.
         form: how to choose the pairs (`energy_matching`): pitome, bsm, text, a list of them, one for each block of
             `begin`; or released: bsm in the first half of the encoder's blocks, rounded up, and pitome in the others.
         margin: similarity from which patches count as alike, in [-1, 1): of the first block, falling in a line to 0
             over the encoder's depth, or a list, one for each block of `begin`.
         proportional: add the logarithm of each token's size to its attention logits.
-        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Tran et al., NeurIPS 2024, arXiv:2405.16148"
-    schedule: KeepSchedule
+    at_stage = Needs.KEYS
+    base = "current"
+    rounding = "ceil"
 
     def __init__(
         self,
@@ -75,44 +75,23 @@ class PiToMe(TokenReducer):
         form: str | Sequence[str] = RELEASED,
         margin: Margins = 0.75,
         proportional: bool = True,
-        warmup: Mapping[str, Any] | None = None,
+        **stages: Any,
     ) -> None:
-        super().__init__()
+        begin = range(encoder.depth) if begin is None else begin
+        super().__init__(encoder, begin=begin, keep_ratio=keep_ratio, **stages)
         self.proportional = proportional
-        self.schedule = KeepSchedule(
-            "pitome",
-            encoder.depth,
-            encoder.num_patches,
-            begin=range(encoder.depth) if begin is None else begin,
-            keep_ratio=keep_ratio,
-            base="current",
-            rounding="ceil",
-            warmup=warmup,
-        )
         for ratio in self.schedule.ratios.values():
             if ratio < 0.5:
                 raise ElipError(
-                    f"reducer 'pitome': keep_ratio: tokens merge in pairs, so that at least half of them are left "
+                    f"keep_ratio: tokens merge in pairs, so that at least half of them are left "
                     f"after a block; give 0.5 to 1, got {ratio:g}."
                 )
         self.forms = _forms(form, self.schedule.begin, encoder.depth)
         self.margins = _margins(margin, self.schedule.begin, encoder.depth)
 
-    def needs(self, block: int) -> Needs:
-        return Needs.KEYS if block in self.schedule.begin else Needs.NOTHING
-
-    def key_bias(self, block: int, tokens: Tokens, context: ReductionContext) -> Tensor | None:
-        return tokens.size.log() if self.proportional and tokens.size is not None else None
-
-    def after_attention(
-        self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
-    ) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
-        if keep == tokens.num_tokens or attention.keys is None:
-            return tokens
-        matching = energy_matching(
-            attention.keys.detach(), tokens.num_tokens - keep, self.margins[block], self.forms[block]
-        )
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
+        margin, form = self.margins[stage.block], self.forms[stage.block]
+        matching = energy_matching(stage.keys, tokens.num_tokens - keep, margin, form)
         return merge_mean(tokens, matching.group, keep)
 
 
@@ -163,7 +142,7 @@ def _forms(form: str | Sequence[str], begin: Sequence[int], depth: int) -> dict[
     for name in forms:
         if name not in FORMS:
             raise ElipError(
-                f"reducer 'pitome': form: expected {RELEASED}, one of {', '.join(FORMS)}, or a list of these, got "
+                f"form: expected {RELEASED}, one of {', '.join(FORMS)}, or a list of these, got "
                 f"{name!r}.{did_you_mean(str(name), [RELEASED, *FORMS])}"
             )
     return _one_a_block("form", forms, begin)
@@ -174,9 +153,7 @@ def _margins(margin: Margins, begin: Sequence[int], depth: int) -> dict[int, flo
     values = list(margin) if isinstance(margin, Sequence) else [margin]
     for value in values:
         if not isinstance(value, int | float) or isinstance(value, bool) or not -1 <= value < 1:
-            raise ElipError(
-                f"reducer 'pitome': margin: expected a similarity in [-1, 1), or one for each block, got {value!r}."
-            )
+            raise ElipError(f"margin: expected a similarity in [-1, 1), or one for each block, got {value!r}.")
     if isinstance(margin, Sequence):
         return _one_a_block("margin", values, begin)
     return {block: margin - margin * block / depth for block in begin}
@@ -185,7 +162,7 @@ def _margins(margin: Margins, begin: Sequence[int], depth: int) -> dict[int, flo
 def _one_a_block(parameter: str, values: Sequence[Any], begin: Sequence[int]) -> dict[int, Any]:
     if len(values) != len(begin):
         raise ElipError(
-            f"reducer 'pitome': {parameter} has {len(values)} values but there are {len(begin)} blocks to merge in; "
+            f"{parameter} has {len(values)} values but there are {len(begin)} blocks to merge in; "
             "give one for each, or one for all."
         )
     return dict(zip(begin, values, strict=True))

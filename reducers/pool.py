@@ -6,8 +6,17 @@ from math import floor, sqrt
 import torch
 from torch import Tensor
 
-from elip.reduction import EncoderInfo, KeepSchedule, Ratios, ReductionContext, TokenReducer, Tokens, merge_mean
-from elip.registry import REDUCERS
+from elip.reduction import (
+    REDUCERS,
+    Base,
+    EncoderInfo,
+    KeepSchedule,
+    Ratios,
+    ReductionContext,
+    TokenReducer,
+    Tokens,
+    merge_mean,
+)
 
 
 @REDUCERS.register("pool")
@@ -20,18 +29,27 @@ class Pool(TokenReducer):
     Args:
         encoder: the encoder to reduce.
         begin: blocks to pool in front of, counted from 0.
-        keep_ratio: tokens of each grid at most, as a share of the image's initial patches, in (0, 1].
+        keep_ratio: tokens of each grid at most, as a share of what `of` says, in (0, 1].
+        of: what the ratios are shares of: initial, the image's patches, or current, the places of the grid before. None
+            for initial, where one number for several blocks is refused as ambiguous.
     """
 
     keeps_order = True
 
-    def __init__(self, encoder: EncoderInfo, *, begin: Sequence[int] = (6,), keep_ratio: Ratios = 0.25) -> None:
+    def __init__(
+        self,
+        encoder: EncoderInfo,
+        *,
+        begin: Sequence[int] = (6,),
+        keep_ratio: Ratios = 0.25,
+        of: Base | None = None,
+    ) -> None:
         super().__init__()
-        stages = KeepSchedule("pool", encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio).counts()
+        stages = KeepSchedule(encoder, begin=begin, keep_ratio=keep_ratio, of=of)
         self.grids: dict[int, tuple[int, int]] = {}
         grid = encoder.grid
-        for block, at_most in stages.items():
-            coarser = _coarser(grid, at_most)
+        for block in stages.begin:
+            coarser = _coarser(grid, stages.num_keep(block, grid[0] * grid[1]))
             self.register_buffer(f"window{block}", _windows(grid, coarser), persistent=False)
             grid = self.grids[block] = coarser
 

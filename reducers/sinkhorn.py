@@ -4,16 +4,15 @@ Haurum et al., "Multi-Scale Hybrid Vision Transformer and Sinkhorn Tokenizer for
 arXiv:2202.01902 (Automation in Construction 144), section 3.3.
 """
 
-from collections.abc import Sequence
 from math import inf, log
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.errors import ElipError
-from elip.reduction import EncoderInfo, Ratios, SoftClusters
-from elip.registry import REDUCERS
+from elip.reduction import REDUCERS, EncoderInfo, SoftClusters
 
 
 @REDUCERS.register("sinkhorn")
@@ -23,30 +22,17 @@ class Sinkhorn(SoftClusters):
     Patches enter with unit length, as their similarity to the centres is a cosine: their scale is lost.
 
     Args:
-        encoder: the encoder to reduce.
-        begin: blocks to reduce in front of, counted from 0.
-        keep_ratio: centres of each, as a share of the image's initial patches, in (0, 1].
         eps: temperature of the similarities; the smaller, the harder the assignment.
         iterations: of Sinkhorn's normalisation.
     """
 
     paper = "Haurum et al., 2022, arXiv:2202.01902"
 
-    def __init__(
-        self,
-        encoder: EncoderInfo,
-        *,
-        begin: Sequence[int] = (3, 6, 9),
-        keep_ratio: Ratios = 0.7,
-        eps: float = 1.0,
-        iterations: int = 3,
-    ) -> None:
+    def __init__(self, encoder: EncoderInfo, *, eps: float = 1.0, iterations: int = 3, **stages: Any) -> None:
         if not 0 < eps < inf or iterations < 1:
-            raise ElipError(
-                f"reducer 'sinkhorn': eps must be above 0 and iterations at least 1, got {eps} and {iterations}."
-            )
+            raise ElipError(f"eps must be above 0 and iterations at least 1, got {eps} and {iterations}.")
         self.eps, self.iterations = eps, iterations
-        super().__init__("sinkhorn", encoder, begin, keep_ratio)
+        super().__init__(encoder, **stages)
 
     def cluster_layer(self, width: int, num_tokens: int) -> nn.Module:
         return Centres(width, num_tokens, self.eps, self.iterations)

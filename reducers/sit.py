@@ -3,29 +3,17 @@
 Zong et al., "Self-slimmed Vision Transformer", ECCV 2022, arXiv:2111.12624, section 3.2 (token slimming module).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from elip.reduction import EncoderInfo, Ratios, SoftClusters
-from elip.registry import REDUCERS
+from elip.reduction import REDUCERS, SoftClusters
 
 
 @REDUCERS.register("sit")
 class SiT(SoftClusters):
-    """Replace the patches by weighted means of them, with weights that each patch gives to each new token.
-
-    Args:
-        encoder: the encoder to reduce.
-        begin: blocks to slim in front of, counted from 0.
-        keep_ratio: new tokens of each, as a share of the image's initial patches, in (0, 1].
-    """
+    """Replace the patches by weighted means of them, with weights that each patch gives to each new token."""
 
     paper = "Zong et al., ECCV 2022, arXiv:2111.12624"
-
-    def __init__(self, encoder: EncoderInfo, *, begin: Sequence[int] = (3, 6, 9), keep_ratio: Ratios = 0.7) -> None:
-        super().__init__("sit", encoder, begin, keep_ratio)
 
     def cluster_layer(self, width: int, num_tokens: int) -> nn.Module:
         return Slimming(width, num_tokens)

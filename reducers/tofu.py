@@ -5,33 +5,17 @@ code by the authors was found. There is a reading of the paper by others, in the
 numbers `length="partner"` is held to.
 """
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from elip.errors import ElipError
-from elip.reduction import (
-    AttentionFacts,
-    EncoderInfo,
-    Matching,
-    Needs,
-    ReductionContext,
-    Removals,
-    RemovalSchedule,
-    TokenReducer,
-    Tokens,
-    bipartite_matching,
-    clamped,
-    merge_mean,
-    take,
-)
-from elip.registry import REDUCERS
+from elip.reduction import REDUCERS, EncoderInfo, Matching, PairMerging, Tokens, merge_mean, take
 
 
 @REDUCERS.register("tofu")
-class ToFu(TokenReducer):
+class ToFu(PairMerging):
     """Remove the r most similar patches in each block: dropped in early blocks, merged with their partners later.
 
     Pairs are those of ToMe. Where a block is far from linear, what it makes of a mean of tokens is not the mean of what
@@ -45,54 +29,32 @@ class ToFu(TokenReducer):
     all tokens, CLS included, rounded down, is a list `r`.
 
     Args:
-        encoder: the encoder to reduce.
-        r: tokens to remove in each block: one number, one a block, or `{mean, slope}`; in no block more than half go.
         merge_from: first block that merges; the blocks before it prune. None for half the depth.
         length: of a merged token: longest, that of its longest part (the paper's MLERP); or partner, as above.
-        proportional: add the logarithm of each token's size to its attention logits.
-        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
     """
 
     paper = "Kim et al., WACV 2024, arXiv:2312.01026"
-    schedule: RemovalSchedule
 
     def __init__(
         self,
         encoder: EncoderInfo,
         *,
-        r: Removals = 13,
         merge_from: int | None = None,
         length: Literal["longest", "partner"] = "longest",
-        proportional: bool = True,
-        warmup: Mapping[str, Any] | None = None,
+        **removals: Any,
     ) -> None:
-        super().__init__()
-        self.merge_from = encoder.depth // 2 if merge_from is None else merge_from
-        if not 0 <= self.merge_from <= encoder.depth:
+        if merge_from is not None and not 0 <= merge_from <= encoder.depth:
             raise ElipError(
-                f"reducer 'tofu': merge_from: this ViT has {encoder.depth} blocks; give 0 (merge in all of them) to "
+                f"merge_from: this ViT has {encoder.depth} blocks; give 0 (merge in all of them) to "
                 f"{encoder.depth} (prune in all), got {merge_from}."
             )
         if length not in ("longest", "partner"):
-            raise ElipError(f"reducer 'tofu': length: expected longest or partner, got {length!r}.")
+            raise ElipError(f"length: expected longest or partner, got {length!r}.")
+        super().__init__(encoder, **removals)
+        self.merge_from = encoder.depth // 2 if merge_from is None else merge_from
         self.length = length
-        self.num_prefix = encoder.num_prefix_tokens
-        self.proportional = proportional
-        self.schedule = RemovalSchedule("tofu", encoder.depth, encoder.num_patches, r=r, warmup=warmup)
 
-    def needs(self, block: int) -> Needs:
-        return Needs.KEYS if self.schedule.per_block[block] else Needs.NOTHING
-
-    def key_bias(self, block: int, tokens: Tokens, context: ReductionContext) -> Tensor | None:
-        return tokens.size.log() if self.proportional and tokens.size is not None else None
-
-    def after_attention(
-        self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
-    ) -> Tokens:
-        r = clamped(self.schedule.num_remove(block, context.guide.progress), tokens.num_tokens)
-        if r == 0 or attention.keys is None:
-            return tokens
-        matching = bipartite_matching(attention.keys.detach(), r, self.num_prefix)
+    def merge(self, block: int, tokens: Tokens, matching: Matching) -> Tokens:
         if block < self.merge_from:
             return tokens.keep(matching.order)
         return _mlerp(tokens, matching) if self.length == "longest" else _rescaled_by_partner(tokens, matching)

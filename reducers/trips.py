@@ -4,28 +4,28 @@ Jiang et al., "TRIPS: Efficient Vision-and-Language Pre-training with Text-Relev
 No code by the authors was found, so that there are no numbers to hold this to.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from elip.errors import ElipError
 from elip.reduction import (
+    REDUCERS,
     AttentionFacts,
     EncoderInfo,
-    KeepSchedule,
     Ratios,
     ReductionContext,
-    TokenReducer,
+    Stage,
+    StageReducer,
     Tokens,
     require_class_token,
+    require_text_width,
 )
-from elip.registry import REDUCERS
 
 
 @REDUCERS.register("trips")
-class Trips(TokenReducer):
+class Trips(StageReducer):
     """Keep the patches that the text's [CLS] attends to, in image order; fuse the others by that attention.
 
     From the paper (section 3.2): patch-selection layers inside the ViT, by default the 5th and the 10th block, that
@@ -41,54 +41,34 @@ class Trips(TokenReducer):
     token of an earlier block counts as a patch, and is last; weights of what is fused add up to 1.
 
     Args:
-        encoder: the encoder to reduce; its width must be the text encoder's.
-        begin: patch-selection blocks, counted from 0.
-        keep_ratio: share of the patch tokens that arrive at each of them that is kept, in (0, 1].
-        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
+        of: what the ratios are shares of: initial, the image's patches, or current, the patch tokens that arrive at
+            the block. None for current.
     """
 
     paper = "Jiang et al., EMNLP 2022, aclanthology.org/2022.emnlp-main.273"
     requires_text = True
     keeps_order = True
-    schedule: KeepSchedule
+    base = "current"
 
     def __init__(
-        self,
-        encoder: EncoderInfo,
-        *,
-        begin: Sequence[int] = (4, 9),
-        keep_ratio: Ratios = 0.7,
-        warmup: Mapping[str, Any] | None = None,
+        self, encoder: EncoderInfo, *, begin: Sequence[int] = (4, 9), keep_ratio: Ratios = 0.7, **stages: Any
     ) -> None:
-        super().__init__()
-        require_class_token("trips", encoder)
-        self.schedule = KeepSchedule(
-            "trips",
-            encoder.depth,
-            encoder.num_patches,
-            begin=begin,
-            keep_ratio=keep_ratio,
-            base="current",
-            warmup=warmup,
-        )
-        if encoder.text_width not in (None, encoder.width):
-            raise ElipError(
-                f"reducer 'trips' queries the image's keys by the text's [CLS], so their widths must be equal: the "
-                f"ViT's is {encoder.width}, the text encoder's {encoder.text_width}. Take encoders of one width."
-            )
+        require_class_token(encoder)
+        super().__init__(encoder, begin=begin, keep_ratio=keep_ratio, **stages)
+        require_text_width(encoder)
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        if self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress) < tokens.num_tokens:
+        if self.num_keep(block, tokens, context) < tokens.num_tokens:
             context.state["attention"] = text_attention(block, tokens.x, context)
         return tokens
 
     def after_attention(
         self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
     ) -> Tokens:
-        keep = self.schedule.num_keep(block, tokens.num_tokens, context.guide.progress)
-        if keep == tokens.num_tokens:
-            return tokens
-        scores, order = context.state.pop("attention").sort(dim=1, descending=True)
+        return self.reduced(block, tokens, attention, context)
+
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
+        scores, order = stage.context.state.pop("attention").sort(dim=1, descending=True)
         kept, weight = order[:, :keep].sort(dim=1).values, scores[:, keep:]
         return tokens.keep_and_fuse(kept, order[:, keep:], weight / (weight.sum(dim=1, keepdim=True) + 1e-6))
 

@@ -83,7 +83,7 @@ def test_any_value_of_any_parameter_of_a_reducer_passes_or_is_told_in_one_line(d
     for name in REDUCERS.names():
         shallow = {"begin": [1, 2]} if "begin" in REDUCERS.parameters(name) else {}
         shallow |= {"look_ahead": [1, 1]} if "look_ahead" in REDUCERS.parameters(name) else {}
-        shallow |= {"keep_ratio": [0.75, 0.5]} if name == "elip" else {}
+        shallow |= {"keep_ratio": [0.75, 0.5]} if "keep_ratio" in REDUCERS.parameters(name) else {}
         check_all(
             {**values, "reducer": {"name": name, **shallow}}, (("reducer", key) for key in REDUCERS.parameters(name))
         )

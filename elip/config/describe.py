@@ -175,7 +175,9 @@ def _model_keys(model: type[BaseModel]) -> tuple[Key, ...]:
 
 
 def _reducer_keys(name: str) -> tuple[Key, ...]:
-    purposes = _documented(REDUCERS.get(name))
+    purposes: dict[str, str] = {}
+    for cls in reversed(REDUCERS.get(name).__mro__):  # what a base class takes is documented there
+        purposes |= _documented(cls)
     return tuple(
         Key(p.name, _takes(p.annotation), None if p.default is p.empty else _yaml(p.default), purposes.get(p.name, ""))
         for p in REDUCERS.parameters(name).values()

@@ -5,29 +5,29 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
-from elip.reduction.schedule import KeepSchedule, Ratios
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.schedule import Base, Ratios
+from elip.reduction.stages import Stage, StageReducer
 from elip.reduction.tokens import Tokens
 
 
-class SoftClusters(TokenReducer):
+class SoftClusters(StageReducer):
     """Replace the patches in front of some blocks by fewer new tokens, each of which draws on all of them.
 
     Subclasses give `cluster_layer`. The numbers of new tokens are fixed when it is built: there is no warm-up.
-
-    Args:
-        name: of the reducer, for messages.
-        encoder: the encoder to reduce.
-        begin: blocks to reduce in front of, counted from 0.
-        keep_ratio: new tokens of each, as a share of the image's initial patches, in (0, 1].
     """
 
     soft = True
-    schedule: KeepSchedule
 
-    def __init__(self, name: str, encoder: EncoderInfo, begin: Sequence[int], keep_ratio: Ratios) -> None:
-        super().__init__()
-        self.schedule = KeepSchedule(name, encoder.depth, encoder.num_patches, begin=begin, keep_ratio=keep_ratio)
+    def __init__(
+        self,
+        encoder: EncoderInfo,
+        *,
+        begin: Sequence[int] = (3, 6, 9),
+        keep_ratio: Ratios = (0.7, 0.49, 0.343),
+        of: Base | None = None,
+    ) -> None:
+        super().__init__(encoder, begin=begin, keep_ratio=keep_ratio, of=of)
         counts = self.schedule.counts().values()
         self.cluster_layers = nn.ModuleList(self.cluster_layer(encoder.width, count) for count in counts)
 
@@ -35,8 +35,6 @@ class SoftClusters(TokenReducer):
     def cluster_layer(self, width: int, num_tokens: int) -> nn.Module:
         """Return a layer that makes that many new tokens: [B, N, D] to [B, num_tokens, D]."""
 
-    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        if block not in self.schedule.begin:
-            return tokens
-        new: Tensor = self.cluster_layers[self.schedule.begin.index(block)](tokens.x)
+    def reduce(self, tokens: Tokens, keep: int, stage: Stage) -> Tokens:
+        new: Tensor = self.cluster_layers[stage.index](tokens.x)
         return tokens.mix(new.to(tokens.x.dtype))

@@ -1,11 +1,16 @@
 """Which tokens to merge into which, and their means: what the merging reducers share."""
 
-from typing import NamedTuple
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import AttentionFacts, Needs, ReductionContext, TokenReducer
+from elip.reduction.schedule import Removals, RemovalSchedule
 from elip.reduction.tokens import Tokens, take
 
 
@@ -31,6 +36,52 @@ class Matching(NamedTuple):
         return place.scatter(1, self.source, place.gather(1, self.target))
 
 
+class PairMerging(TokenReducer):
+    """Pair r of the patches in each block with others that are like them, between attention and MLP.
+
+    Likeness is the cosine of keys averaged over heads (`bipartite_matching`). A subclass gives `merge`, which is called
+    only where tokens are to go. Its own parameters stand in its constructor, which passes on the others.
+
+    Args:
+        encoder: the encoder to reduce.
+        r: tokens to remove in each block: one number, one a block, or `{mean, slope}` (Bolya et al., appendix D); in no
+            block more than half of them go.
+        proportional: add the logarithm of each token's size to its attention logits.
+        warmup: how the reduction sets in over training (`elip.reduction.Warmup`); None for in full from the start.
+    """
+
+    schedule: RemovalSchedule
+
+    def __init__(
+        self,
+        encoder: EncoderInfo,
+        *,
+        r: Removals = 13,
+        proportional: bool = True,
+        warmup: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_prefix = encoder.num_prefix_tokens
+        self.proportional = proportional
+        self.schedule = RemovalSchedule(encoder, r=r, warmup=warmup)
+
+    @abstractmethod
+    def merge(self, block: int, tokens: Tokens, matching: Matching) -> Tokens:
+        """Return the tokens that go on from a block: as many as there are places in `matching.order`."""
+
+    def needs(self, block: int) -> Needs:
+        return Needs.KEYS if self.schedule.per_block[block] else Needs.NOTHING
+
+    def after_attention(
+        self, block: int, tokens: Tokens, attention: AttentionFacts, context: ReductionContext
+    ) -> Tokens:
+        r = self.schedule.num_remove(block, tokens.num_tokens, context.guide.progress)
+        if r == 0:
+            return tokens
+        assert attention.keys is not None
+        return self.merge(block, tokens, bipartite_matching(attention.keys.detach(), r, self.num_prefix))
+
+
 def bipartite_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Matching:
     """Pair tokens at even places with their most similar one at odd places, and take the best pairs.
 
@@ -38,11 +89,11 @@ def bipartite_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Matching:
 
     Args:
         metric: [B, N, d], what similarity is measured on, by its cosine.
-        r: pairs to take; not more than half the tokens.
+        r: pairs to take; half of the tokens at most are.
         num_prefix: tokens in front of these that are never merged; places count from the first of them. Where there
             are some, unmerged tokens stay in order of place, else they come in falling order of similarity.
     """
-    r = clamped(r, metric.shape[1])
+    r = min(r, metric.shape[1] // 2)
     places = torch.arange(metric.shape[1], device=metric.device).expand(len(metric), -1)
     even, odd = places[:, num_prefix % 2 :: 2], places[:, 1 - num_prefix % 2 :: 2]
     unit = F.normalize(metric, dim=-1)
@@ -66,11 +117,6 @@ def best_pairs(similarity: Tensor, source: Tensor, target: Tensor, r: int) -> Ma
     merged, unmerged = ranking[:, :r], ranking[:, r:]
     order = torch.cat([take(source, unmerged), target], dim=1)
     return Matching(take(source, merged), take(target, take(partner, merged)), order)
-
-
-def clamped(r: int, num_tokens: int) -> int:
-    """Return how many of the tokens can go when each that goes needs one that stays: half of them at most."""
-    return min(r, num_tokens // 2)
 
 
 def merge_mean(

@@ -4,7 +4,6 @@ A reducer acts at two places: before a block, and between a block's attention an
 only, and one `ReductionContext` per forward pass, where everything lives that belongs to that pass.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
@@ -14,37 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
+from elip.reduction.encoder import EncoderInfo as EncoderInfo
 from elip.reduction.guide import Guide, TeacherNeeds
 from elip.reduction.schedule import KeepSchedule, RemovalSchedule, scaled_ratios, scaled_removals
 from elip.reduction.tokens import Tokens
-
-
-@dataclass(frozen=True)
-class EncoderInfo:
-    """What a reducer may know of the encoder when it is built.
-
-    Args:
-        depth: number of blocks.
-        width: D.
-        num_heads: attention heads of a block.
-        grid: rows and columns of patches.
-        num_prefix_tokens: CLS and registers.
-        has_class_token: whether the first prefix token is CLS.
-        text_width: width of the text encoder, None where there is none.
-    """
-
-    depth: int
-    width: int
-    num_heads: int
-    grid: tuple[int, int]
-    num_prefix_tokens: int = 1
-    has_class_token: bool = True
-    text_width: int | None = None
-
-    @property
-    def num_patches(self) -> int:
-        """P, patches of the full grid."""
-        return self.grid[0] * self.grid[1]
+from elip.registry import constructor_parameters
 
 
 class Needs(Flag):
@@ -136,7 +109,8 @@ class TokenReducer(nn.Module):
     """Prunes or merges patch tokens inside a ViT.
 
     The constructor takes the `EncoderInfo` first and its own parameters by keyword; it raises an `ElipError` for
-    parameters that make no sense for that encoder. Every hook returns its tokens unchanged unless overridden.
+    parameters that make no sense for that encoder, before which the registry puts the reducer's name. Every hook
+    returns its tokens unchanged unless overridden. `StageReducer` and `PairMerging` do the bookkeeping of most methods.
     `elip.testing.check_reducer` holds a class to all that is said here.
     """
 
@@ -158,6 +132,9 @@ class TokenReducer(nn.Module):
     schedule: KeepSchedule | RemovalSchedule | None = None
     """How many tokens it keeps or removes in which block, where such a schedule says so."""
     strict: bool = False
+    proportional: bool = False
+    """Add the logarithm of each token's size to its attention logits, so that a token that stands for many patches
+    weighs as much as they did (Bolya et al., ICLR 2023, section 3, eq. 1)."""
     losses: ClassVar[Sequence[str]] = ()
     """Names, without `loss_`, of what `auxiliary_losses` may give."""
 
@@ -178,7 +155,7 @@ class TokenReducer(nn.Module):
         """
         defaults = {
             key: parameter.default
-            for key, parameter in inspect.signature(cls).parameters.items()
+            for key, parameter in constructor_parameters(cls).items()
             if parameter.default is not parameter.empty
         }
         scaled = dict(params)
@@ -209,7 +186,7 @@ class TokenReducer(nn.Module):
 
     def key_bias(self, block: int, tokens: Tokens, context: ReductionContext) -> Tensor | None:
         """Return what to add to the attention logits of each patch as a key, [B, N], or None for nothing."""
-        return None
+        return tokens.size.log() if self.proportional and tokens.size is not None else None
 
     def attention(self, block: int, tokens: Tokens, context: ReductionContext) -> AttentionFunction | None:
         """Return a function to use in place of softmax attention in this block, or None for the fused one."""
@@ -228,12 +205,3 @@ class NoReduction(TokenReducer):
     @classmethod
     def at_strength(cls, params: Mapping[str, Any], strength: float) -> dict[str, Any]:
         return dict(params)
-
-
-def require_class_token(name: str, encoder: EncoderInfo) -> None:
-    """Raise an error for an encoder without a class token, in the name of a reducer that scores patches by it."""
-    if not encoder.has_class_token:
-        raise ElipError(
-            f"reducer {name!r} scores patches by the attention of the class token, and this ViT has none. "
-            "Take a ViT with a class token, or a reducer that needs none (random, or one that merges)."
-        )

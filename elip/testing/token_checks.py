@@ -73,7 +73,7 @@ def class_token_or_refusal(trial: Trial) -> None:
     except Exception as error:
         raise AssertionError(
             f"fails on a ViT without a class token with {type(error).__name__}: {error}; "
-            "refuse it in the constructor with elip.reduction.reducer.require_class_token"
+            "refuse it in the constructor with elip.reduction.require_class_token"
         ) from error
     else:
         _follow(reducer, visits)
@@ -180,11 +180,12 @@ def _allowed(reducer: TokenReducer, visit: Visit, fused: bool) -> range:
     arrived, schedule, static = visit.before.num_tokens, reducer.schedule, reducer.static_counts
     if isinstance(schedule, KeepSchedule):
         keep = schedule.num_keep(visit.block, arrived, visit.progress)
+        if not static:  # as planned, whatever the images of this batch have left
+            keep = max(keep, min(arrived, schedule.counts(visit.progress).get(visit.block, arrived)))
         return range(keep + fused if static else 1, keep + fused + 1)
     if isinstance(schedule, RemovalSchedule):
-        remove = schedule.num_remove(visit.block, visit.progress)
-        at_least = min(remove, arrived // 2) if static else 0  # pairs, where half of them at most can go
-        return range(max(1, arrived - remove), arrived - at_least + 1)
+        remove = schedule.num_remove(visit.block, arrived, visit.progress)
+        return range(max(1, arrived - remove), arrived - (remove if static else 0) + 1)
     return range(1, arrived + 1)
 
 

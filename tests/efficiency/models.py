@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from elip.config.schema import VisionConfig
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, text_of_cls
-from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 

@@ -10,7 +10,8 @@ from elip.efficiency.plan import DIGITS, Plan, meet_budget
 from elip.efficiency.vision import VisionCost, vision_cost
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
-from elip.reduction.reducer import EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import ReductionContext, TokenReducer
 from elip.reduction.schedule import RemovalSchedule
 from elip.reduction.tokens import Tokens
 from tests.efficiency.models import make_encoder
@@ -42,10 +43,10 @@ class Cut(TokenReducer):
 
     def __init__(self, encoder: EncoderInfo, *, r: int | list[int] = 2) -> None:
         super().__init__()
-        self.removals = RemovalSchedule("cut", encoder.depth, encoder.num_patches, r=r)
+        self.removals = RemovalSchedule(encoder, r=r)
 
     def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
-        left = max(1, tokens.num_tokens - self.removals.num_remove(block))
+        left = max(1, tokens.num_tokens - self.removals.num_remove(block, tokens.num_tokens))
         return tokens.keep(torch.arange(left).expand(len(tokens.x), -1))
 
 

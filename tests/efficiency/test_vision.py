@@ -7,7 +7,8 @@ import torch
 from elip.config.schema import VisionConfig
 from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Spread, vision_cost
 from elip.models.vision import VisionEncoder
-from elip.reduction.reducer import EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import Needs, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 from tests.efficiency.counts import look_ahead_macs, vit_macs

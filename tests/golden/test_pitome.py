@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Watch
-from elip.reduction.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import AttentionFacts, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 from reducers.pitome import energy, energy_matching

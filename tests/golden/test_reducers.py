@@ -21,7 +21,9 @@ def build(folder: Path, name: str, reference: Reference, **params: Any) -> Token
     info = small_vit(folder).info()
     settings = reference.settings
     if "keep_rate" in settings:
-        params["keep_ratio"] = settings["keep_rate"]
+        rate, stages = settings["keep_rate"], len(settings["locations"])
+        of_initial = [rate ** (stage + 1) for stage in range(stages)]
+        params["keep_ratio"] = rate if name == "evit" else of_initial
     elif "clusters" in settings:
         params["keep_ratio"] = [count / info.num_patches for count in settings["clusters"]]
     else:

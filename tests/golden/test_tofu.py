@@ -8,7 +8,8 @@ import torch
 
 from elip.models.vision import VisionEncoder
 from elip.reduction.merging import bipartite_matching, merge_mean
-from elip.reduction.reducer import AttentionFacts, EncoderInfo, ReductionContext, TokenReducer
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import AttentionFacts, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 from tests.golden.vit import Reference, assert_same_pass, load_reference, small_vit

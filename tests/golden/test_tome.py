@@ -1,5 +1,6 @@
 """ToMe beside the authors' implementation: the matching on given tensors, and the whole ViT."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from elip.reduction.guide import Watch
-from elip.reduction.merging import bipartite_matching, clamped, merge_mean, sum_by_group
+from elip.reduction.merging import bipartite_matching, merge_mean, sum_by_group
 from elip.reduction.schedule import RemovalSchedule
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -37,7 +38,7 @@ def test_the_matching_agrees(golden_reducers: Path) -> None:
             if name.startswith(f"{outputs}.")
         }
         num_tokens = x.shape[1]
-        left = num_tokens - clamped(r, num_tokens)
+        left = num_tokens - min(r, num_tokens // 2)
         group = bipartite_matching(metric, r, num_prefix).group
         ones = Tokens.start(x, (1, num_tokens), track_source=True)
         sized = Tokens(x, (1, num_tokens), size=size.squeeze(-1))
@@ -80,8 +81,8 @@ def test_schedules_over_depth_agree(golden_reducers: Path, name: str, slope: flo
     tensors = load_reference(golden_reducers / "tome_vit.safetensors").tensors
     expected = tensors[f"{name}.r"].tolist()
     mean = tensors["const.r"].tolist()[0]
-    depth, patches = len(expected), small_vit(golden_reducers).info().num_patches
-    schedule = RemovalSchedule("tome", depth, patches, r={"mean": mean, "slope": slope})
+    encoder = replace(small_vit(golden_reducers).info(), depth=len(expected))
+    schedule = RemovalSchedule(encoder, r={"mean": mean, "slope": slope})
     assert schedule.per_block == expected
-    half = RemovalSchedule("tome", depth, patches, r={"mean": mean, "slope": -0.5})
+    half = RemovalSchedule(encoder, r={"mean": mean, "slope": -0.5})
     assert half.per_block == tensors["schedule.half_decr.r"].tolist()

@@ -10,7 +10,8 @@ from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, Watch, text_of_cls
-from elip.reduction.reducer import AttentionFacts, Blocks, EncoderInfo, Needs, ReductionContext, TokenReducer
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import AttentionFacts, Blocks, Needs, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from elip.errors import ElipError
-from elip.reduction.reducer import AttentionFacts, EncoderInfo, Needs, ReductionContext
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import AttentionFacts, Needs, ReductionContext
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 from reducers.pitome import energy, energy_matching

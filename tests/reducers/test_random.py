@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from elip.errors import ElipError
-from elip.reduction.reducer import EncoderInfo, ReductionContext
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import ReductionContext
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 

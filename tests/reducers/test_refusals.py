@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from elip.errors import ElipError
-from elip.reduction.reducer import EncoderInfo
+from elip.reduction.encoder import EncoderInfo
 from elip.registry import REDUCERS
 
 INFO = EncoderInfo(depth=12, width=32, num_heads=2, grid=(4, 4))
@@ -54,7 +54,7 @@ def test_an_r_that_makes_no_sense_is_refused(name: str, r: Any, message: str) ->
 
 @pytest.mark.parametrize("name", CLS_BASED)
 def test_a_vit_without_a_class_token_is_refused_by_what_scores_with_it(name: str) -> None:
-    with pytest.raises(ElipError, match=f"reducer '{name}' scores patches by the attention of the class token"):
+    with pytest.raises(ElipError, match=f"reducer '{name}': it scores patches by the attention of the class token"):
         REDUCERS.build(name, BARE)
 
 

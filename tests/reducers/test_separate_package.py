@@ -61,7 +61,7 @@ def test_it_is_found_by_its_entry_point_and_listed(run: Run) -> None:
 
 def test_it_is_trained_with_only_the_reducer_changed(run: Run, tiny: list[str], tmp_path: Path) -> None:
     others = [override for override in tiny if not override.startswith("reducer.")]
-    reducer = "reducer={name: stripes, begin: [1, 2], keep_ratio: 0.5}"
+    reducer = "reducer={name: stripes, begin: [1, 2], keep_ratio: [0.5, 0.25]}"
     run(tool("train"), str(PROJECT / "configs/demo/pretrain.yaml"), *others, reducer, "train.max_steps=2")
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from elip.errors import ElipError
-from elip.reduction.reducer import AttentionFacts, EncoderInfo, ReductionContext
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import AttentionFacts, ReductionContext
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 

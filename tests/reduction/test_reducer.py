@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from elip.errors import ElipError
-from elip.reduction.reducer import EncoderInfo, NoReduction, TokenReducer
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.reducer import NoReduction, TokenReducer
 
 
 class ByRatio(TokenReducer):

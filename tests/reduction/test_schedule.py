@@ -1,10 +1,10 @@
-"""Keep ratios and removals over depth and training: counts, their base, warm-up, and what is refused."""
+"""Keep ratios and removals over depth and training: counts, their base, and what is refused."""
 
 import json
 import re
 from fractions import Fraction
 from itertools import pairwise
-from math import ceil, cos, floor, pi
+from math import ceil, floor
 from typing import Any
 
 import pytest
@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elip.errors import ElipError
-from elip.reduction.schedule import KeepSchedule, RemovalSchedule, Warmup, scaled_ratios, scaled_removals
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.schedule import KeepSchedule, RemovalSchedule, scaled_ratios, scaled_removals
 
 SHAPES = ("linear", "cosine", "step")
 shares = st.floats(0, 1)
@@ -20,12 +21,16 @@ ratios = st.floats(0.3, 1)
 stages = st.sets(st.integers(0, 11), min_size=1, max_size=5).map(sorted)
 
 
+def info(depth: int, num_patches: int) -> EncoderInfo:
+    return EncoderInfo(depth=depth, width=8, num_heads=2, grid=(1, num_patches))
+
+
 def keep(depth: int = 12, num_patches: int = 196, **params: Any) -> KeepSchedule:
-    return KeepSchedule("mine", depth, num_patches, **params)
+    return KeepSchedule(info(depth, num_patches), **params)
 
 
 def remove(depth: int = 12, num_patches: int = 196, **params: Any) -> RemovalSchedule:
-    return RemovalSchedule("mine", depth, num_patches, **params)
+    return RemovalSchedule(info(depth, num_patches), **params)
 
 
 @st.composite
@@ -38,7 +43,7 @@ def schedules(draw: st.DrawFn) -> KeepSchedule:
         num_patches=draw(st.integers(150, 600)),
         begin=begin,
         keep_ratio=draw(one | listed | shape),
-        base=draw(st.sampled_from(["initial", "current"])) if len(begin) < 4 else "initial",
+        of=draw(st.sampled_from(["initial", "current"])) if len(begin) < 4 else "initial",
         rounding=draw(st.sampled_from(["floor", "ceil"])),
         warmup=draw(st.none() | st.fixed_dictionaries({"start": st.just(0.1), "end": st.just(0.6)})),
     )
@@ -51,31 +56,53 @@ def test_elips_published_ratios_leave_the_published_tokens() -> None:
     assert keep(num_patches=256, begin=(2, 4, 10), keep_ratio=(0.90, 0.65, 0.40)).counts() == {2: 230, 4: 166, 10: 102}
 
 
-@pytest.mark.parametrize(("base", "left"), [("initial", {1: 80, 2: 50}), ("current", {1: 80, 2: 40})])
-def test_the_base_of_a_list_is_as_said(base: str, left: dict[int, int]) -> None:
-    assert keep(num_patches=100, begin=[1, 2], keep_ratio=[0.8, 0.5], base=base).counts() == left
+@pytest.mark.parametrize(("of", "left"), [(None, [80, 50]), ("initial", [80, 50]), ("current", [80, 40])])
+def test_the_base_of_a_list_is_as_said_and_initial_unless_said(of: Any, left: list[int]) -> None:
+    assert [*keep(num_patches=100, begin=[1, 2], keep_ratio=[0.8, 0.5], of=of).counts().values()] == left
 
 
-@pytest.mark.parametrize(("base", "left"), [("initial", [70, 49, 34]), ("current", [70, 49, 34])])
-def test_one_ratio_is_that_share_of_what_the_stage_before_left(base: str, left: list[int]) -> None:
-    assert list(keep(num_patches=100, begin=[3, 6, 9], keep_ratio=0.7, base=base).counts().values()) == left
+@pytest.mark.parametrize(("of", "left"), [("initial", [70, 70, 70]), ("current", [70, 49, 34])])
+def test_one_number_is_a_list_of_equal_ones(of: Any, left: list[int]) -> None:
+    for keep_ratio in (0.7, [0.7] * 3):
+        assert [*keep(num_patches=100, begin=[3, 6, 9], keep_ratio=keep_ratio, of=of).counts().values()] == left
+
+
+@pytest.mark.parametrize("keep_ratio", [0.7, 0.9])
+def test_one_number_for_several_stages_needs_its_base_said(keep_ratio: float) -> None:
+    params: dict[str, Any] = {"num_patches": 256, "begin": [3, 6, 9]}
+    with pytest.raises(ElipError, match=r"does not say of what\. Give \[.*\], shares of the initial") as raised:
+        keep(**params, keep_ratio=keep_ratio)
+    message = str(raised.value)
+    assert f"or keep_ratio: {keep_ratio:g} with of: current" in message
+    spelt_out = json.loads(message[message.index("[") : message.index("]") + 1])
+    assert spelt_out == pytest.approx([keep_ratio ** (stage + 1) for stage in range(3)], abs=1e-4)
+    assert keep(**params, keep_ratio=spelt_out).counts() == keep(**params, keep_ratio=spelt_out, of="initial").counts()
+
+
+def test_one_number_that_cannot_be_mistaken_is_taken() -> None:
+    assert keep(num_patches=100, begin=[3], keep_ratio=0.7).counts() == {3: 70}
+    assert keep(num_patches=100, begin=[3, 6], keep_ratio=1).counts() == {3: 100, 6: 100}
 
 
 def test_bases_differ_in_what_they_round() -> None:
-    both = [
-        keep(num_patches=50, begin=[3, 6, 9], keep_ratio=0.7, base=base).counts() for base in ("initial", "current")
-    ]
-    assert both == [{3: 35, 6: 24, 9: 17}, {3: 35, 6: 24, 9: 16}]
+    of_initial = keep(num_patches=50, begin=[3, 6, 9], keep_ratio=[0.7, 0.49, 0.343])
+    assert of_initial.counts() == {3: 35, 6: 24, 9: 17}
+    assert keep(num_patches=50, begin=[3, 6, 9], keep_ratio=0.7, of="current").counts() == {3: 35, 6: 24, 9: 16}
+
+
+def test_shares_of_the_initial_patches_follow_from_either_base() -> None:
+    assert keep(begin=[1, 2, 3], keep_ratio=[0.8, 0.5, 0.6]).shares == [0.8, 0.5, 0.5]
+    assert keep(begin=[1, 2, 3], keep_ratio=[0.8, 0.5, 0.5], of="current").shares == pytest.approx([0.8, 0.4, 0.2])
 
 
 def test_rounding_up_is_evits_way() -> None:
-    params: dict[str, Any] = {"num_patches": 64, "begin": [3, 6, 9], "keep_ratio": 0.7, "base": "current"}
+    params: dict[str, Any] = {"num_patches": 64, "begin": [3, 6, 9], "keep_ratio": 0.7, "of": "current"}
     assert keep(**params, rounding="ceil").counts() == {3: 45, 6: 32, 9: 23}
     assert keep(**params).counts() == {3: 44, 6: 30, 9: 21}
 
 
 def test_a_fused_token_counts_where_ratios_are_of_the_tokens_that_arrive() -> None:
-    schedule = keep(num_patches=64, begin=[3, 6], keep_ratio=0.7, base="current", rounding="ceil")
+    schedule = keep(num_patches=64, begin=[3, 6], keep_ratio=0.7, of="current", rounding="ceil")
     assert schedule.num_keep(6, 45 + 1) == 33
 
 
@@ -123,8 +150,8 @@ def test_a_stage_that_finds_few_enough_tokens_does_nothing() -> None:
 
 
 @given(st.sampled_from(["initial", "current"]), st.sampled_from(["floor", "ceil"]), st.integers(1, 1000))
-def test_a_ratio_of_one_keeps_all(base: str, rounding: str, num_patches: int) -> None:
-    schedule = keep(num_patches=num_patches, begin=[0, 5], keep_ratio=1.0, base=base, rounding=rounding)
+def test_a_ratio_of_one_keeps_all(of: Any, rounding: Any, num_patches: int) -> None:
+    schedule = keep(num_patches=num_patches, begin=[0, 5], keep_ratio=1.0, of=of, rounding=rounding)
     assert schedule.counts() == {0: num_patches, 5: num_patches}
 
 
@@ -158,56 +185,20 @@ def test_every_ratio_is_reached_exactly_at_the_end_of_the_warm_up(rounding: str)
         assert schedule.num_keep(0, 100, 1.0) == hundredths
 
 
-@pytest.mark.parametrize(
-    ("shape", "expected"),
-    [
-        ("linear", [0, 0.25, 0.5, 0.75, 1]),
-        ("cosine", [0, (1 - cos(pi / 4)) / 2, 0.5, (1 + cos(pi / 4)) / 2, 1]),
-        ("step", [0, 0, 0, 0, 1]),
-    ],
-)
-def test_strength_rises_between_the_two_points_in_the_shape_asked_for(shape: Any, expected: list[float]) -> None:
-    warmup = Warmup(start=0.2, end=0.6, shape=shape)
-    assert [warmup.strength(progress) for progress in (0.2, 0.3, 0.4, 0.5, 0.6)] == pytest.approx(expected)
-
-
 def test_half_way_through_a_line_half_of_the_reduction_is_in_force() -> None:
     schedule = keep(num_patches=100, begin=[0], keep_ratio=0.6, warmup={"end": 1.0, "shape": "linear"})
     assert schedule.num_keep(0, 100, 0.5) == 80
-
-
-@given(st.sampled_from(SHAPES), shares, shares, shares, shares)
-def test_strength_is_a_share_that_never_falls(shape: Any, start: float, end: float, one: float, other: float) -> None:
-    start, end = sorted([start, end])
-    warmup = Warmup(start, end, shape)
-    earlier, later = sorted([one, other])
-    assert 0 <= warmup.strength(earlier) <= warmup.strength(later) <= 1
-    assert warmup.strength(1.0) == 1
-    assert start == end or warmup.strength(start) == 0
-
-
-def test_a_warm_up_of_no_length_is_a_step() -> None:
-    warmup = Warmup(0.5, 0.5, "linear")
-    assert [warmup.strength(progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [0, 0, 1, 1]
-
-
-def test_a_warm_up_can_be_given_ready_made_or_left_out() -> None:
-    ready = Warmup(0.1, 0.2, "step")
-    assert Warmup.parse("mine", ready) is ready
-    assert Warmup.parse("mine", None) is None
-    assert Warmup.parse("mine", {}) == Warmup()
-    assert Warmup.parse("mine", {"end": 0.5, "shape": "linear"}) == Warmup(0.0, 0.5, "linear")
 
 
 # Removals
 
 
 def test_one_number_is_removed_in_every_block() -> None:
-    assert [remove(r=13).num_remove(block) for block in range(12)] == [13] * 12
+    assert [remove(r=13).num_remove(block, 196) for block in range(12)] == [13] * 12
 
 
 def test_a_list_says_it_block_by_block() -> None:
-    assert [remove(depth=3, r=[5, 0, 2]).num_remove(block) for block in range(3)] == [5, 0, 2]
+    assert [remove(depth=3, r=[5, 0, 2]).num_remove(block, 196) for block in range(3)] == [5, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -241,8 +232,12 @@ def test_a_line_over_a_single_block_is_its_first_value() -> None:
 
 def test_removals_set_in_as_the_warm_up_says() -> None:
     schedule = remove(r=10, warmup={"start": 0.0, "end": 0.5, "shape": "linear"})
-    assert [schedule.num_remove(3, progress) for progress in (0, 0.05, 0.25, 0.49, 0.5, 1)] == [0, 1, 5, 9, 10, 10]
-    assert schedule.num_remove(3) == 10
+    assert [schedule.num_remove(3, 196, progress) for progress in (0, 0.05, 0.25, 0.49, 0.5, 1)] == [0, 1, 5, 9, 10, 10]
+    assert schedule.num_remove(3, 196) == 10
+
+
+def test_in_no_block_more_than_half_of_the_tokens_go() -> None:
+    assert [remove(r=13).num_remove(0, arrived) for arrived in (30, 26, 25, 2, 1)] == [13, 13, 12, 1, 0]
 
 
 # Strength
@@ -303,7 +298,7 @@ def test_what_is_no_ratio_goes_on_to_be_refused_by_the_schedule(value: Any) -> N
         ({"begin": [1], "keep_ratio": {"shape": "step", "first": 1, "last": 1}}, "a shape is {shape: linear or cosine"),
         ({"begin": [1], "keep_ratio": {"shape": [], "first": 1, "last": 1}}, "a shape is {shape: linear or cosine"),
         ({"begin": [1], "keep_ratio": {"first": "a", "last": 1}}, "keep_ratio: expected numbers, got 'a'."),
-        ({"begin": [1], "keep_ratio": 0.5, "base": "all"}, "base: expected initial or current, got 'all'."),
+        ({"begin": [1], "keep_ratio": 0.5, "of": "all"}, "of: expected initial or current, got 'all'."),
         ({"begin": [1], "keep_ratio": 0.5, "rounding": "up"}, "rounding: expected floor or ceil, got 'up'."),
         ({"begin": [1], "keep_ratio": 0.5, "warmup": 0.3}, "warmup: expected {start, end, shape}, got 0.3."),
         ({"begin": [1], "keep_ratio": 0.5, "warmup": {"ends": 1}}, "warmup has no key 'ends'. Did you mean 'end'?"),
@@ -318,7 +313,7 @@ def test_what_is_no_ratio_goes_on_to_be_refused_by_the_schedule(value: Any) -> N
     ],
 )
 def test_keep_ratios_that_make_no_sense_are_refused_in_words(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ElipError, match=re.escape("reducer 'mine': ") + ".*" + re.escape(message)):
+    with pytest.raises(ElipError, match=re.escape(message)):
         keep(**params)
 
 
@@ -344,7 +339,7 @@ def test_keep_ratios_that_make_no_sense_are_refused_in_words(params: dict[str, A
     ],
 )
 def test_removals_that_make_no_sense_are_refused_in_words(r: Any, message: str) -> None:
-    with pytest.raises(ElipError, match=re.escape(f"reducer 'mine': {message}")):
+    with pytest.raises(ElipError, match=re.escape(message)):
         remove(depth=3, r=r)
 
 
