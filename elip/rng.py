@@ -1,8 +1,6 @@
 """The random state of this process: Python's, NumPy's, torch's on the CPU and on CUDA."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,14 +33,3 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-@contextmanager
-def separate_rng(seed: int) -> Iterator[None]:
-    """Return a context with its own random numbers from `seed`, which leaves those outside as if it had not been."""
-    before = rng_state()
-    seed_everything(seed)
-    try:
-        yield
-    finally:
-        set_rng_state(before)

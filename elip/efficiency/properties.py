@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from elip.efficiency.memory import saved_bytes
-from elip.efficiency.state import undisturbed
 from elip.efficiency.vision import Classifier
 from elip.models.vision import VisionEncoder
 from elip.reduction.reducer import TokenReducer
+from elip.undisturbed import undisturbed
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from elip.efficiency.count import count_macs
-from elip.efficiency.state import encoders_of, undisturbed, unreduced
+from elip.efficiency.state import encoders_of, unreduced
 from elip.models.momentum import MomentumTwins
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import BlockTokens, VisionOutput
+from elip.undisturbed import undisturbed
 
 IMAGES = 4
 """Images of a batch to take the mean over where costs differ between images."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from elip.efficiency.count import Work, count_macs
 from elip.efficiency.memory import peak_cuda_bytes, saved_bytes
 from elip.efficiency.parts import PassCost, by_part
-from elip.efficiency.state import device_of, encoders_of, undisturbed
+from elip.efficiency.state import device_of, encoders_of
 from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Pass, Spread, adaptive, mean_trace, token_trace
 from elip.models.momentum import MomentumTwins
 from elip.reduction.walk import BlockTokens, VisionOutput
 from elip.task import Batch, Progress, Task
+from elip.undisturbed import undisturbed
 
 BATCH_SIZE = 2
 """Images in a made-up batch. Costs per image hardly depend on it: only similarities within the batch do."""

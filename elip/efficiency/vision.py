@@ -11,11 +11,12 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from elip.efficiency.count import Work, count_macs
-from elip.efficiency.state import device_of, undisturbed
+from elip.efficiency.state import device_of
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import BlockTokens, VisionOutput
+from elip.undisturbed import undisturbed
 
 NOISE_IMAGES = 8
 """Pictures of noise that stand for a data set where costs differ between images and none is given."""

@@ -1,20 +1,20 @@
 """Evaluation spread over all ranks, for any task."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import chain, islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, gather_rows, is_distributed, rank, world_size
 from elip.engine.loader import Collate, read_batches, to_device, usable_workers
 from elip.engine.runtime import Run
-from elip.rng import separate_rng
 from elip.task import Batch, EvalResult, Task
+from elip.undisturbed import undisturbed
 
 Layout = tuple[torch.dtype, torch.Size] | None
 """Type and trailing shape of rows that come as a tensor; None for those that come as a list."""
@@ -33,20 +33,8 @@ def evaluate(task: Task, split: str, config: RunConfig, run: Run) -> EvalResult:
         EvaluationStopped: `run.must_stop`.
     """
     evaluator = RankEvaluator(run, config.eval.batch_size, usable_workers(config.data.num_workers))
-    with evaluation_mode(task), separate_rng(config.train.seed), torch.no_grad():
+    with undisturbed(task, training=False, seed=config.train.seed), torch.no_grad():
         return task.evaluate(split, evaluator)
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Return a context in which all of `module` is in evaluation mode; each part then gets back the mode it had."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before.items():
-            part.training = training
 
 
 class RankEvaluator:

@@ -14,6 +14,8 @@ from elip.reduction.guide import Guide, Text, Watch
 from elip.reduction.reducer import ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.reduction.walk import VisionOutput
+from elip.undisturbed import undisturbed
+
 
 GRID = 14
 """Rows and columns of the usual ViT here: 196 patches."""
@@ -58,8 +60,7 @@ class Trial:
 
     def reducer(self, encoder: VisionEncoder, **changes: Any) -> TokenReducer:
         """Return a new reducer for the encoder, in evaluation mode, with made-up weights if it has any."""
-        with torch.random.fork_rng([]):
-            torch.manual_seed(1)
+        with undisturbed(seed=1):
             reducer = self.cls(encoder.info(text_width=encoder.width), **{**self.params, **changes})
             for parameter in reducer.parameters():  # zeros, where training starts from them, would hide gradients
                 parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
@@ -96,8 +97,7 @@ def tiny_vit(grid: int = GRID, width: int = WIDTH, std: float = 0.25, **options:
         std: of the weights' matrices.
         options: of timm's `VisionTransformer`.
     """
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
+    with undisturbed(seed=0):
         shape = {"img_size": 2 * grid, "patch_size": 2, "embed_dim": width, "depth": DEPTH, "num_heads": 2}
         vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, mlp_ratio=1.0, **{**shape, **options})
         for parameter in vit.parameters():

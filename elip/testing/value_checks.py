@@ -10,6 +10,7 @@ from elip.reduction.guide import Guide, Teacher, Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import VisionOutput
 from elip.testing.trial import Trial, expect, images, made_up, made_up_text, record_visits, tiny_vit
+from elip.undisturbed import undisturbed
 
 SAME = 1e-6
 """Differences up to this are rounding errors."""
@@ -55,8 +56,7 @@ def evaluation_is_deterministic(trial: Trial) -> None:
     reducer, image = trial.reducer(encoder), images(3, encoder)
     before = {key: value.clone() for key, value in reducer.state_dict().items()}
     first = trial.run(encoder, reducer, image)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(99)
+    with undisturbed(seed=99):
         trial.run(encoder, reducer, image.flip(0, 2)[:2])
         gap = _gap(first, trial.run(encoder, reducer, image))
     expect(gap == 0, f"the same images in evaluation give results {gap:.2g} apart")
@@ -119,8 +119,7 @@ def _backward(
     trial: Trial, encoder: VisionEncoder, reducer: TokenReducer | None, image: Tensor, guide: Guide | None = None
 ) -> None:
     """Run one step of training up to the gradients, on a loss of all tokens and the reducer's own."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(4)
+    with undisturbed(seed=4):
         encoder.train()
         if reducer is not None:
             reducer.train()

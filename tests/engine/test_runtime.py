@@ -14,7 +14,6 @@ import torch
 
 from elip.engine.runtime import start_run
 from elip.errors import ConfigError, ElipError, Interrupted
-from elip.rng import rng_state, seed_everything, separate_rng, set_rng_state
 from tests.conftest import PROJECT
 from tests.engine.stub import send_self, stub_config
 
@@ -194,31 +193,3 @@ def test_a_weight_used_without_gradient_first_still_gets_one(tmp_path: Path) -> 
             layer(torch.ones(1, 2))
         layer(torch.ones(1, 2)).sum().backward()
     assert layer.weight.grad is not None
-
-
-def draws() -> list[float]:
-    import random
-
-    import numpy as np
-
-    return [random.random(), float(np.random.rand()), float(np.random.standard_normal()), torch.rand(1).item()]
-
-
-def test_all_generators_come_back_to_a_saved_state(tmp_path: Path) -> None:
-    seed_everything(7)
-    draws()
-    torch.save(rng_state(), tmp_path / "state.pt")
-    expected = draws()
-    set_rng_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert draws() == expected
-
-
-def test_random_numbers_drawn_apart_leave_the_others_alone() -> None:
-    seed_everything(7)
-    expected = draws()
-    seed_everything(7)
-    with separate_rng(3):
-        apart = draws()
-    assert draws() == expected
-    with separate_rng(3):
-        assert draws() == apart
