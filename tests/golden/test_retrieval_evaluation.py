@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elip.task.recall import RetrievalScores, recalls, score_retrieval
-from tests.evaluators import OneProcess
+from elip.testing import LocalEvaluator
 
 from .model import golden_task
 
@@ -49,7 +49,7 @@ def score(folder: Path, golden: dict[str, Tensor], queue_size: int, k: int) -> R
             golden["eval.input_ids"],
             golden["eval.attention_mask"],
             k,
-            OneProcess(),
+            LocalEvaluator(),
         )
 
 

@@ -12,7 +12,7 @@ from elip.reduction.guide import Watch
 from elip.sheets import Example
 from elip.task import EvalResult, examples
 from elip.task.accuracy import evaluate_classifier
-from tests.evaluators import OneProcess
+from elip.testing import LocalEvaluator
 
 LABELS = ("no", "maybe", "yes")
 LOGITS = torch.tensor([[0.0, 0, 9], [0, 5, 0], [0, 0, 4], [3, 0, 0], [0, 1, 0]])
@@ -47,7 +47,7 @@ def evaluate(num_examples: int = 2) -> EvalResult:
     def collate(images: list[Any]) -> dict[str, Tensor]:
         return {"image": torch.stack(images)}
 
-    return evaluate_classifier(Data(), classify, collate, LABELS, ("image",), num_examples, OneProcess())  # type: ignore[arg-type]
+    return evaluate_classifier(Data(), classify, collate, LABELS, ("image",), num_examples, LocalEvaluator())  # type: ignore[arg-type]
 
 
 def test_accuracy_is_the_share_of_right_answers_in_percent() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from elip.errors import ElipError
 from elip.task.finite import check_finite
-from tests.evaluators import OneProcess
+from elip.testing import LocalEvaluator
 from tests.tasks.small import FILES, small_run, small_task
 
 
@@ -31,4 +31,4 @@ def test_a_model_with_broken_weights_gets_no_figures_in_any_task(name: str, digi
     with torch.no_grad():
         task.get_parameter("model.albef.visual_encoder.pos_embed").fill_(float("nan"))
         with pytest.raises(ElipError, match=r"are not finite numbers for .* and give no figures"):
-            task.evaluate("val", OneProcess())
+            task.evaluate("val", LocalEvaluator())

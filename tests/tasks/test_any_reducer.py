@@ -1,10 +1,16 @@
 """Every task trains and infers under every reducer of the project, with the parameters that it has by default."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from elip.reduction.encoder import EncoderInfo
+from elip.reduction.guide import TeacherNeeds
+from elip.reduction.reducer import ReductionContext, TokenReducer
+from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
 from elip.task.alignment import PairFinetuningTask
 from tests.tasks.small import FILES, PROGRESS, small_run, small_task, without_reducer
@@ -31,3 +37,58 @@ def test_a_task_trains_and_infers_under_a_reducer(digits: Path, tiny: list[str],
     assert (min(tokens) < 197) == (name != "none" and not no_text_yet)
     with torch.no_grad():
         assert task.eval()(batch).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "left"), [("{name: none}", 16), ("{name: random, begin: [1], keep_ratio: [0.25]}", 4)]
+)
+@pytest.mark.parametrize("task_name", ["pretrain", *FILES])
+def test_an_evaluation_may_use_another_reducer(
+    digits: Path, tiny: list[str], task_name: str, name: str, left: int
+) -> None:
+    reducer = "reducer={name: random, begin: [1], keep_ratio: [0.5]}"
+    overrides = [*without_reducer(small_run(task_name, digits, tiny)), reducer, f"eval.reducer={name}"]
+    task, seen = small_task(task_name, overrides), []
+
+    def see(_module: Any, _inputs: Any, output: Any) -> None:
+        seen.append(output.tokens.num_tokens)
+
+    task.model.albef.visual_encoder.register_forward_hook(see)  # type: ignore[union-attr]
+    batch = task.example_batch(4)
+    task(batch)
+    task.eval()(batch)
+    assert seen == [8, left]
+
+
+class Student(TokenReducer):
+    """Wants to learn from the momentum tower, and adds a loss."""
+
+    teacher_needs = TeacherNeeds(cls_rows=(2,), tokens=True)
+    losses = ("student",)
+
+    def __init__(self, encoder: EncoderInfo) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def auxiliary_losses(self, tokens: Tokens, context: ReductionContext) -> dict[str, Tensor]:
+        teacher = context.guide.teacher
+        assert {*teacher.cls_rows} == {2}
+        assert teacher.cls_rows[2].shape == (len(tokens.x), 2, tokens.num_tokens)
+        assert context.guide.progress == pytest.approx(0.5)
+        return {"loss_student": self.scale * (tokens.x - teacher.tokens).square().mean()}
+
+
+@pytest.mark.parametrize("task_name", ["pretrain", *(name for name in FILES if name != "nlvr_pretrain")])
+def test_a_reducer_can_learn_from_the_momentum_tower_and_add_its_own_loss(
+    digits: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch, task_name: str
+) -> None:
+    monkeypatch.setitem(REDUCERS._classes, "student", Student)
+    overrides = [*without_reducer(small_run(task_name, digits, tiny)), "reducer={name: student}"]
+    task = small_task(task_name, [*overrides, "task.loss_weights={student: 2}"])  # without distillation, by default
+    task.check_loss_weights()
+    output = task.training_step(task.example_batch(4), PROGRESS)
+    task.total_loss(output.losses).backward()
+    torch.testing.assert_close(
+        task.model.albef.reducer.scale.grad,  # type: ignore[union-attr]
+        2 * output.losses["loss_student"].detach() / task.model.albef.reducer.scale.detach(),  # type: ignore[union-attr]
+    )

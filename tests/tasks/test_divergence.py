@@ -13,8 +13,8 @@ from elip.engine.trainer import Trainer
 from elip.errors import ElipError
 from elip.registry import TASKS
 from elip.task import Batch, Progress, StepOutput, Task
+from elip.testing import LocalEvaluator
 from tests.conftest import PROJECT
-from tests.evaluators import OneProcess
 from tests.tasks.small import small_run, small_task
 
 NAMES = [name for name in TASKS.names() if TASKS.get(name).__module__.startswith("tasks.")]
@@ -27,8 +27,7 @@ STEPS_BEFORE = 1
 
 def diverging(name: str, digits: Path, tiny: list[str], place: str, value: float) -> Trainer:
     """Return the training of a small task, one of whose weights gets a value after the first step."""
-    overrides = tiny if name == "pretrain" else small_run(name, digits, tiny)
-    overrides = [*overrides, "train.save_every=1", "train.eval_every=1000", "train.device=cpu"]
+    overrides = [*small_run(name, digits, tiny), "train.save_every=1", "train.eval_every=1000", "train.device=cpu"]
     config = load_config(PROJECT / f"configs/demo/{name}.yaml", overrides)
     task: Task = TASKS.build(config.task.name, config)
     train = task.training_step
@@ -81,9 +80,8 @@ def test_similarities_that_only_the_draw_sees_are_told_in_text_assignment(digits
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_that_has_diverged_is_not_ranked(digits: Path, tiny: list[str], name: str) -> None:
-    overrides = tiny if name == "pretrain" else small_run(name, digits, tiny)
-    task = small_task(name, overrides).eval()
+    task = small_task(name, small_run(name, digits, tiny)).eval()
     with torch.no_grad():
         task.get_parameter(PLACES["early"]).fill_(math.nan)
         with pytest.raises(ElipError, match=r"not finite numbers for \d+ of \d+ items and give no figures"):
-            task.evaluate("val", OneProcess())
+            task.evaluate("val", LocalEvaluator())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from elip.errors import ConfigError, DataError, ElipError
-from tests.evaluators import OneProcess
+from elip.testing import LocalEvaluator
 from tests.tasks.small import PROGRESS, small_task, state_of, training_batch
 
 
@@ -70,7 +70,7 @@ def test_the_momentum_image_is_whole_unless_asked_otherwise(tiny: list[str], mon
 def test_evaluation_gives_recall_predictions_and_sheets(tiny: list[str]) -> None:
     task = small_task("pretrain", tiny).eval()
     with torch.no_grad():
-        result = task.evaluate("val", OneProcess())
+        result = task.evaluate("val", LocalEvaluator())
     assert set(result.metrics) == {
         *(f"{side}_r{at}" for side in ("txt", "img") for at in (1, 5, 10)),
         *("txt_r_mean", "img_r_mean", "r_mean"),
@@ -84,13 +84,13 @@ def test_without_reduction_there_is_no_sheet_of_kept_patches(tiny: list[str]) ->
     tiny = [override for override in tiny if not override.startswith("reducer.")]
     task = small_task("pretrain", [*tiny, "reducer.name=none"]).eval()
     with torch.no_grad():
-        assert {*task.evaluate("val", OneProcess()).sheets} == {"examples"}
+        assert {*task.evaluate("val", LocalEvaluator()).sheets} == {"examples"}
 
 
 def test_more_candidates_than_there_are_is_an_error_that_says_how_many(tiny: list[str]) -> None:
     task = small_task("pretrain", [*tiny, "task.k_test=7"]).eval()
     with pytest.raises(DataError, match=r"task\.k_test: there are 6 images and 30 texts.*at most 6"):
-        task.evaluate("val", OneProcess())
+        task.evaluate("val", LocalEvaluator())
 
 
 def test_a_batch_of_one_is_refused_because_it_has_no_negatives(tiny: list[str]) -> None:

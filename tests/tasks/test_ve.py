@@ -10,7 +10,7 @@ from PIL import Image
 from elip.errors import DataError
 from elip.models.albef import Albef
 from elip.task import Task
-from tests.evaluators import OneProcess
+from elip.testing import LocalEvaluator
 from tests.tasks.small import (
     PROGRESS,
     learn,
@@ -29,7 +29,7 @@ def run(digits: Path, tiny: list[str]) -> list[str]:
 
 def evaluate(task: Task, split: str = "val") -> Any:
     with torch.no_grad():
-        return task.eval().evaluate(split, OneProcess())
+        return task.eval().evaluate(split, LocalEvaluator())
 
 
 def test_a_step_gives_a_loss_and_what_tensorboard_shows(run: list[str]) -> None:

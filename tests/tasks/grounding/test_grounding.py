@@ -9,8 +9,8 @@ from PIL import Image
 
 from elip.config import load_config
 from elip.errors import ConfigError
+from elip.testing import LocalEvaluator
 from tests.conftest import PROJECT
-from tests.evaluators import OneProcess
 from tests.tasks.small import learn, small_run, small_task, training_batch, without_reducer, write_items
 
 
@@ -50,7 +50,7 @@ def test_an_evaluation_ranks_the_detections_of_every_text(
     overrides = [*without_reducer(grounding(digits, tiny)), *cam, f"reducer={reducer}"]
     task = small_task("grounding", overrides).eval()
     with torch.no_grad():
-        result = task.evaluate("test", OneProcess())
+        result = task.evaluate("test", LocalEvaluator())
     items = [item for split in "AB" for item in json.loads((digits / f"grounding_test{split}.json").read_text())]
     detections = json.loads((digits / "grounding_detections.json").read_text())
     refs = {ref["ref_id"]: ref for ref in json.loads((digits / "grounding_refs.json").read_text())}
@@ -75,7 +75,7 @@ def test_an_evaluation_ranks_the_detections_of_every_text(
 )
 def test_what_is_missing_or_out_of_range_is_named(digits: Path, tiny: list[str], override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        small_task("grounding", grounding(digits, tiny, override)).evaluate("val", OneProcess())
+        small_task("grounding", grounding(digits, tiny, override)).evaluate("val", LocalEvaluator())
 
 
 def test_the_full_size_config_holds_the_published_setting() -> None:

