@@ -10,12 +10,12 @@ from typing import Literal
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from elip.data.datasets import usable_caption
-from elip.data.labelled import Labelled
+from elip.data.text import usable_caption
 from elip.models.albef import Albef
 from elip.models.pair_text import PairTextEncoder
 from elip.registry import TASKS
 from elip.task.classification import FusedClassificationConfig, FusedClassificationTask
+from elip.task.labelled import Labelled
 from elip.task.vision_language import PRETRAINING_ONLY
 from elip.weights.surgery import double_fusion_layers
 

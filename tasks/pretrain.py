@@ -3,16 +3,13 @@
 Li et al., "Align before Fuse", NeurIPS 2021, section 3; with the reducer `elip`: Guo et al., arXiv:2309.16738.
 """
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from elip.config.schema import RunConfig
-from elip.data.annotations import load_annotations
-from elip.data.datasets import PretrainDataset, PretrainItem
-from elip.data.shards import ShardedPretrainStream, are_shards, find_shards
+from elip.data.datasets import TrainDataset
+from elip.data.shards import PairItem, ShardStream
 from elip.models.contrastive import MomentumFeatures
 from elip.models.text import MLMHead
 from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
@@ -22,6 +19,7 @@ from elip.reduction.guide import Guide, Text
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
 from elip.task.alignment import AlignmentConfig, AlignmentTask
+from elip.task.pairs import read_pair
 from elip.weights.bert import bert_config
 
 
@@ -60,17 +58,8 @@ class Pretrain(AlignmentTask[PretrainConfig]):
     def text_length(self) -> int:
         return self.settings.text_length
 
-    def train_dataset(self) -> PretrainDataset | ShardedPretrainStream:
-        data, train = self.config.data, self.config.train
-        shared: dict[str, Any] = {
-            "transform": self.train_transform,
-            "seed": train.seed,
-            "max_words": data.max_words,
-            "skip_broken": data.max_broken_ratio > 0,
-        }
-        if are_shards(data.train, "data.train"):
-            return ShardedPretrainStream(find_shards(data.train), self.images, batch_size=train.batch_size, **shared)
-        return PretrainDataset(load_annotations(data.train, PretrainItem), self.images, **shared)
+    def train_dataset(self) -> TrainDataset[PairItem] | ShardStream:
+        return self.pair_set(PairItem, read_pair)
 
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         image, ids, mask = batch["image"], batch["ids"], batch["mask"]

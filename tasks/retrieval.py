@@ -4,12 +4,20 @@ Li et al., "Align before Fuse", NeurIPS 2021, section 5; Flickr30K (Young et al.
 """
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
-from elip.data.datasets import usable_caption
-from elip.data.retrieval import Described, RetrievalItem
 from elip.registry import TASKS
 from elip.task import EvalResult, Evaluator
 from elip.task.alignment import PairFinetuningConfig, PairFinetuningTask
+from elip.task.pairs import Pair
+
+
+class RetrievalItem(TypedDict):
+    """A picture with one of its captions; all captions of a picture carry the same image id (see `elip.data.ids`)."""
+
+    image: str
+    caption: str
+    image_id: str | int
 
 
 class RetrievalConfig(PairFinetuningConfig):
@@ -32,8 +40,8 @@ class Retrieval(PairFinetuningTask[RetrievalConfig]):
     paper = "Li et al., NeurIPS 2021, arXiv:2107.07651, section 5"
 
     @staticmethod
-    def read(item: RetrievalItem, max_words: int) -> Described:
-        return Described(item["image"], usable_caption(item["caption"], max_words), item["image_id"])
+    def read(item: RetrievalItem) -> Pair:
+        return Pair(item["image"], item["caption"], item["image_id"])
 
     def check_evaluation(self, split: str) -> None:
         self.check_recall(split, self.settings.k_test)

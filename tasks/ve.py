@@ -7,10 +7,10 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from elip.data.datasets import usable_caption
-from elip.data.labelled import Labelled
+from elip.data.text import usable_caption
 from elip.registry import TASKS
 from elip.task.classification import FusedClassificationConfig, FusedClassificationTask
+from elip.task.labelled import Labelled
 
 LABELS = ("contradiction", "neutral", "entailment")
 """In the order that the published checkpoints number them."""

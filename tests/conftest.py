@@ -1,10 +1,15 @@
-"""Settings of the whole suite, and the tiny pictures and config that tests of tasks and commands train on."""
+"""Settings of the whole suite, small files, and the tiny pictures and config that tests train on."""
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 from elip.data.digitscenes import build
 
@@ -13,6 +18,7 @@ settings.register_profile("elip", deadline=None, max_examples=50)  # no test is 
 settings.load_profile("elip")
 
 PROJECT = Path(__file__).parents[1]
+WriteJson = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +56,33 @@ def tiny_run(digits: Path, folder: Path) -> list[str]:
         "train.log_every=1",
         f"output_dir={folder}/run",
     ]
+
+
+@pytest.fixture
+def write_json(tmp_path: Path) -> WriteJson:
+    """Writes items as a JSON list, or as JSON-lines if the name ends in .jsonl; a text is written as it is."""
+
+    def write(content: Sequence[Any] | str, name: str = "items.json") -> Path:
+        path = tmp_path / name
+        if isinstance(content, str):
+            text = content
+        elif path.suffix == ".jsonl":
+            text = "".join(json.dumps(item) + "\n" for item in content)
+        else:
+            text = json.dumps(content)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def image_root(tmp_path: Path) -> Path:
+    """A folder with pictures 0.png ... 9.png of 12 x 10 coloured noise, each different."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        pixels = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elip.data.datasets import usable_caption
 from elip.data.messages import located
+from elip.data.text import usable_caption
 from elip.engine.results import write_sheet
 from elip.errors import ConfigError
 from elip.models.contrastive import AlignmentModel

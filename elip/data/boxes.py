@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import TypeAlias
+
+BoxList: TypeAlias = list[float]
+"""left, top, width, height, in pixels of the picture."""
 
 
-def clip(box: Sequence[float], size: tuple[int, int]) -> list[float] | None:
+def clip(box: Sequence[float], size: tuple[int, int]) -> BoxList | None:
     """Return the part of a box that lies on a picture; None where that has no area, or a number is not finite.
 
     Args:

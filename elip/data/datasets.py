@@ -1,20 +1,24 @@
-"""Training sets whose samples depend on nothing but seed, epoch and index, and how samples are joined to a batch."""
+"""What tasks train and are evaluated on, sample by sample, and how samples are joined to a batch.
+
+What an item holds and how a sample is made of it stands with the task: a data set is given functions for that.
+"""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any, Generic, NamedTuple, TypeVar
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations
 from elip.data.images import ImageFolder
-from elip.data.messages import located, shorten
-from elip.data.text import clean_caption
-from elip.data.transforms import TrainTransform
+from elip.data.messages import located
+from elip.data.transforms import EvalTransform, TrainTransform
 from elip.data.words import PlacedText
 from elip.errors import DataError
 
@@ -23,14 +27,8 @@ MAX_ATTEMPTS = 20
 """Broken items in a row after which passing over them makes no sense."""
 
 
-class PretrainItem(TypedDict):
-    """A picture with its caption, or several of which each visit takes one."""
-
-    image: str
-    caption: str | list[str]
-
-
 ItemT = TypeVar("ItemT")
+ExampleT = TypeVar("ExampleT")
 
 
 class SampleKey(NamedTuple):
@@ -48,29 +46,6 @@ def sample_rng(seed: int, *visit: int | str) -> random.Random:
         visit: epoch and whatever else tells this visit from all others.
     """
     return random.Random("/".join(map(str, (seed, *visit))))  # Python hashes the text with SHA-512
-
-
-def draw_caption(caption: str | list[str], rng: random.Random, max_words: int) -> str:
-    """Return a caption cleaned, one drawn from a list.
-
-    Raises:
-        DataError: there is none, or nothing of it is left after cleaning.
-    """
-    if not caption:
-        raise DataError(f"field 'caption' is empty: {caption!r}")
-    return usable_caption(caption if isinstance(caption, str) else rng.choice(caption), max_words)
-
-
-def usable_caption(caption: str, max_words: int, field: str = "caption") -> str:
-    """Return the cleaned caption, which an item holds in `field`.
-
-    Raises:
-        DataError: nothing is left of it.
-    """
-    text = clean_caption(caption, max_words)
-    if not text.strip():
-        raise DataError(f"field {field!r} is empty after cleaning: {shorten(caption)}")
-    return text
 
 
 def first_sound(attempt: Callable[[int], Sample], skip_broken: bool) -> Sample:
@@ -94,32 +69,68 @@ def first_sound(attempt: Callable[[int], Sample], skip_broken: bool) -> Sample:
     raise DataError(f"{MAX_ATTEMPTS} items drawn one after the other are broken; the last: {skipped[-1]}")
 
 
+@dataclass(frozen=True)
+class PictureLoader:
+    """Gives the pictures that one item names: as they are, or as the encoder takes them.
+
+    Args:
+        open: the picture of a name, and of the field that names it; raises a DataError that names field and file.
+        transform: from a picture to the encoder's input.
+    """
+
+    open: Callable[[str, str], Image.Image]
+    transform: Callable[[Image.Image], Tensor]
+
+    def load(self, name: str, field: str = "image") -> Tensor:
+        """Return a picture, transformed: [3, S, S] float."""
+        return self.transform(self.open(name, field))
+
+
+MakeSample: TypeAlias = Callable[[ItemT, PictureLoader, random.Random], Sample]
+"""From an item to what training sees of it. All that is random comes from the generator, also inside the loader, so
+the order of draws is part of a run's data. Raises a DataError that names the field; who calls adds file and item."""
+TextsOf: TypeAlias = Callable[[ItemT], Sequence[str]]
+"""From an item to all its texts, cleaned as training sees them. Raises a DataError where one is broken."""
+
+
+def no_texts(_item: Any) -> Sequence[str]:
+    """Return the texts of an item that nobody wants to look at."""
+    return ()
+
+
 class TrainDataset(Dataset[Sample], Generic[ItemT]):
     """A training set over annotations: `dataset[SampleKey(epoch, index)]`.
 
-    A sample depends on seed, epoch and index alone, not on the process that loads it or what it loaded before. Its key
-    `skipped` lists the broken items it stands in for. Subclasses say in `make_sample` what a sample holds.
+    A sample depends on seed, epoch and index alone, not on the process that loads it or what it loaded before. Beside
+    what `make_sample` says it holds `index` of the item, and in `skipped` the broken items that this one stands in for.
 
     Args:
         annotations: the items.
+        make_sample: from an item to its sample.
         images: the folder of the pictures.
         transform: from a picture to the encoder's input.
         seed: of all random choices.
+        texts: from an item to its texts, for `sample_texts`.
         skip_broken: put another, randomly drawn item in the place of a broken one, rather than stop.
     """
 
     def __init__(
         self,
         annotations: Annotations[ItemT],
+        make_sample: MakeSample[ItemT],
         images: ImageFolder,
         transform: TrainTransform,
         seed: int,
+        *,
+        texts: TextsOf[ItemT] = no_texts,
         skip_broken: bool = False,
     ) -> None:
         self.annotations = annotations
+        self.make_sample = make_sample
         self.images = images
         self.transform = transform
         self.seed = seed
+        self.texts = texts
         self.skip_broken = skip_broken
 
     def __len__(self) -> int:
@@ -131,30 +142,15 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
         def attempt(number: int) -> Sample:
             rng = sample_rng(self.seed, epoch, index, number)
             chosen = rng.randrange(len(self)) if number else index
+            pictures = PictureLoader(self.images.open, partial(self.transform, rng=rng))
             with located(self.annotations.where(chosen)):
-                return self.make_sample(self.annotations[chosen], chosen, rng)
+                return {**self.make_sample(self.annotations[chosen], pictures, rng), "index": chosen}
 
         return first_sound(attempt, self.skip_broken)
-
-    def make_sample(self, item: ItemT, index: int, rng: random.Random) -> Sample:
-        """Return the sample of an item; all that is random in it comes from `rng`.
-
-        Raises:
-            DataError: the item is broken; the message names the field, the caller adds file and item.
-        """
-        raise NotImplementedError
 
     def fingerprint(self) -> list[dict[str, Any]]:
         """Return what tells the content of the annotation files; see `elip.data.annotations.Annotations`."""
         return self.annotations.fingerprint()
-
-    def texts(self, item: ItemT) -> Sequence[str]:
-        """Return all texts of an item, cleaned as training sees them; none unless a subclass says so.
-
-        Raises:
-            DataError: one of them is broken.
-        """
-        return ()
 
     def sample_texts(self, items: int) -> Iterator[PlacedText]:
         """Yield the texts of so many items, spread evenly over the set; broken items are passed over."""
@@ -164,40 +160,52 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
                 texts = self.texts(self.annotations[index])
                 yield from (PlacedText(self.annotations.where(index), text) for text in texts)
 
-    def load(self, image: str, rng: random.Random, field: str = "image") -> Tensor:
-        """Return the picture that an item names in `field`, transformed: [3, S, S] float."""
-        return self.transform(self.images.open(image, field), rng)
 
+class EvalDataset(Dataset[Sample], Generic[ExampleT]):
+    """What a split is evaluated on: `dataset[index]`. Nothing is random in it, and nothing is passed over.
 
-class PretrainDataset(TrainDataset[PretrainItem]):
-    """Pairs to pre-train on: `image` [3, S, S] float, `caption` cleaned text, `index` of the item.
+    The examples are what the items of its files say, read and checked before the first picture is opened.
 
     Args:
-        annotations, images, transform, seed, skip_broken: see `TrainDataset`.
-        max_words: words of a caption kept after cleaning.
+        examples: one for each sample.
+        make_sample: from an example to its sample, to which `index` is added; raises a DataError that names the field.
+        images: the folder of the pictures.
+        transform: from a picture to the encoder's input.
+        where: from an index to file and item, for messages; None where `make_sample` says it itself.
     """
 
     def __init__(
         self,
-        annotations: Annotations[PretrainItem],
+        examples: Sequence[ExampleT],
+        make_sample: Callable[[ExampleT, PictureLoader], Sample],
         images: ImageFolder,
-        transform: TrainTransform,
-        seed: int,
-        max_words: int = 30,
-        skip_broken: bool = False,
+        transform: EvalTransform,
+        where: Callable[[int], str] | None = None,
     ) -> None:
-        super().__init__(annotations, images, transform, seed, skip_broken)
-        self.max_words = max_words
+        self.examples = examples
+        self.make_sample = make_sample
+        self.pictures = PictureLoader(images.open, transform)
+        self.where = where
 
-    def texts(self, item: PretrainItem) -> Sequence[str]:
-        """Return the captions."""
-        captions = [item["caption"]] if isinstance(item["caption"], str) else item["caption"]
-        return [usable_caption(caption, self.max_words) for caption in captions]
+    def __len__(self) -> int:
+        return len(self.examples)
 
-    def make_sample(self, item: PretrainItem, index: int, rng: random.Random) -> Sample:
-        """Return picture and caption."""
-        caption = draw_caption(item["caption"], rng, self.max_words)
-        return {"image": self.load(item["image"], rng), "caption": caption, "index": index}
+    def __getitem__(self, index: int) -> Sample:
+        with nullcontext() if self.where is None else located(self.where(index)):
+            return {**self.make_sample(self.examples[index], self.pictures), "index": index}
+
+
+def read_examples(annotations: Annotations[ItemT], read: Callable[[ItemT], ExampleT]) -> list[ExampleT]:
+    """Return what all items say.
+
+    Raises:
+        DataError: of the first broken one, with file and item.
+    """
+    examples = []
+    for index, item in enumerate(annotations):
+        with located(annotations.where(index)):
+            examples.append(read(item))
+    return examples
 
 
 def collate_samples(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pre-training pairs streamed from WebDataset tar shards, exactly resumable.
+"""Pairs of picture and caption streamed from WebDataset tar shards, exactly resumable.
 
 Written on `tarfile` instead of the webdataset package: that one has no way to continue in the middle of an epoch at
 exactly the next sample, and reading tar files in their order is all else that is needed here.
@@ -12,18 +12,29 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydantic import BaseModel
 from torch.utils.data import IterableDataset, get_worker_info
 from typing_extensions import TypedDict
 
 from elip import distributed
 from elip.data.cache import cached_file
-from elip.data.datasets import MAX_ATTEMPTS, Sample, draw_caption, first_sound, sample_rng, usable_caption
+from elip.data.datasets import (
+    MAX_ATTEMPTS,
+    MakeSample,
+    PictureLoader,
+    Sample,
+    TextsOf,
+    first_sound,
+    no_texts,
+    sample_rng,
+)
 from elip.data.fields import FieldCheck
 from elip.data.files import file_status
 from elip.data.images import ImageFolder
@@ -38,6 +49,13 @@ _TEXTS_SAMPLED = 500  # the pictures between them are read along
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 logger = logging.getLogger(__name__)
+
+
+class PairItem(TypedDict):
+    """A picture with its caption, or several of which each visit takes one."""
+
+    image: str
+    caption: str | list[str]
 
 
 class _CaptionFile(TypedDict):
@@ -61,6 +79,19 @@ def are_shards(paths: Sequence[str], key: str) -> bool:
             "with one kind after the other."
         )
     return bool(shards)
+
+
+def refuse_shards(paths: Sequence[str], key: str) -> None:
+    """Raise an error if the config lists tar files under `key`, where only annotation files will do.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if are_shards(paths, key):
+        raise ConfigError(
+            f"{key}: {paths[0]} is a tar shard. Shards hold pairs of picture and caption, which is not what this task "
+            "takes here: give annotation files."
+        )
 
 
 def find_shards(patterns: Sequence[str]) -> list[Path]:
@@ -139,8 +170,11 @@ def contents_of(shard: Path) -> ShardContents:
     return read(cached_file(shard, ".contents", make, read))
 
 
-class ShardedPretrainStream(IterableDataset[Sample]):
-    """Pairs to pre-train on from tar shards: `image` [3, S, S] float, `caption` cleaned text, and `skipped`.
+class ShardStream(IterableDataset[Sample]):
+    """A training set over tar shards, each of whose samples is a pair: a picture and its caption, or several.
+
+    The item that a sample is made of names the picture by shard and key, which no other sample shares. Beside what
+    `make_sample` says a sample holds `skipped`.
 
     For a `DataLoader` with this `batch_size`, any number of workers, and `persistent_workers=False`; call `start`
     before each epoch. The shards, in a new order each epoch, are dealt out to ranks and workers, of which each reads
@@ -150,12 +184,13 @@ class ShardedPretrainStream(IterableDataset[Sample]):
 
     Args:
         shards: tar files, at least one for each worker of each rank.
+        make_sample: from a pair to its sample.
         images: how the pictures' files are read.
         transform: from a picture to the encoder's input.
         seed: of all random choices.
         batch_size: samples a batch of one rank.
         rank, world_size: which share of the shards is read here; None for this process's.
-        max_words: words of a caption kept after cleaning.
+        texts: from a pair to its texts, for `sample_texts`.
         buffer_size: samples held, undecoded, by each worker to draw the next from.
         samples_per_epoch: of all ranks together; None counts them, which reads every shard once.
         skip_broken: put another sample in the place of a broken one, rather than stop.
@@ -164,6 +199,7 @@ class ShardedPretrainStream(IterableDataset[Sample]):
     def __init__(
         self,
         shards: Sequence[Path],
+        make_sample: MakeSample[PairItem],
         images: ImageFolder,
         transform: TrainTransform,
         seed: int,
@@ -171,19 +207,20 @@ class ShardedPretrainStream(IterableDataset[Sample]):
         *,
         rank: int | None = None,
         world_size: int | None = None,
-        max_words: int = 30,
+        texts: TextsOf[PairItem] = no_texts,
         buffer_size: int = 1000,
         samples_per_epoch: int | None = None,
         skip_broken: bool = False,
     ) -> None:
         self.shards = sorted(shards)
+        self.make_sample = make_sample
         self.images = images
         self.transform = transform
         self.seed = seed
         self.batch_size = batch_size
         self.rank = distributed.rank() if rank is None else rank
         self.world_size = distributed.world_size() if world_size is None else world_size
-        self.max_words = max_words
+        self.texts = texts
         self.buffer_size = buffer_size
         self.skip_broken = skip_broken
         total = count_samples(self.shards) if samples_per_epoch is None else samples_per_epoch
@@ -229,12 +266,10 @@ class ShardedPretrainStream(IterableDataset[Sample]):
             yield self._sound_sample(raw, shuffle, (lane, position))
 
     def sample_texts(self, items: int) -> Iterator[PlacedText]:
-        """Yield the cleaned captions of so many samples, the first ones; broken samples are passed over."""
+        """Yield the texts of so many samples, the first ones; broken samples are passed over."""
         for raw in islice(chain.from_iterable(map(read_shard, self.shards)), min(items, _TEXTS_SAMPLED)):
             with suppress(DataError):
-                captions = _caption(raw)
-                for caption in [captions] if isinstance(captions, str) else captions:
-                    yield PlacedText(raw.where, usable_caption(caption, self.max_words))
+                yield from (PlacedText(raw.where, text) for text in self.texts(_item(raw)))
 
     def _rounds(self, lane: int, num_lanes: int) -> Iterator[Iterator[RawSample]]:
         """Yield without end the samples of a lane's shards; each round deals out all shards anew."""
@@ -258,11 +293,8 @@ class ShardedPretrainStream(IterableDataset[Sample]):
     def _make_sample(self, raw: RawSample) -> Sample:
         rng = sample_rng(self.seed, self._epoch, raw.shard.name, raw.key)
         with located(raw.where):
-            extension = _picture(raw)
-            caption = draw_caption(_caption(raw), rng, self.max_words)
-            with located(f"file .{extension}"):
-                image = self.images.decode(io.BytesIO(raw.files[extension]))
-        return {"image": self.transform(image, rng), "caption": caption}
+            pictures = PictureLoader(lambda _name, _field: _open(raw, self.images), partial(self.transform, rng=rng))
+            return self.make_sample(_item(raw), pictures, rng)
 
 
 def _read_shards(shards: Sequence[Path]) -> Iterator[RawSample]:
@@ -307,6 +339,17 @@ class _ShuffleBuffer:
     def stand_ins(self) -> list[RawSample]:
         """Return samples near the one drawn last, which it may be replaced by."""
         return [*self.window, *self.recent]
+
+
+def _item(raw: RawSample) -> PairItem:
+    """Return what a sample says; its picture is named as a file in its shard, which no other sample shares."""
+    return {"image": f"{raw.shard}/{raw.key}.{_picture(raw)}", "caption": _caption(raw)}
+
+
+def _open(raw: RawSample, images: ImageFolder) -> Image.Image:
+    extension = _picture(raw)
+    with located(f"file .{extension}"):
+        return images.decode(io.BytesIO(raw.files[extension]))
 
 
 def _picture(raw: RawSample) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from elip.data.messages import missing_file
+from elip.data.messages import missing_file, shorten
 from elip.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,6 +29,18 @@ def clean_caption(text: str, max_words: int = 30) -> str:
     text = text.lower().translate(_DROP_PUNCTUATION).replace("<person>", "person")
     text = _WHITESPACE_RUN.sub(" ", text).rstrip("\n").strip(" ")
     return _cut(text, max_words)
+
+
+def usable_caption(caption: str, max_words: int, field: str = "caption") -> str:
+    """Return the cleaned caption, which an item holds in `field`.
+
+    Raises:
+        DataError: nothing is left of it.
+    """
+    text = clean_caption(caption, max_words)
+    if not text.strip():
+        raise DataError(f"field {field!r} is empty after cleaning: {shorten(caption)}")
+    return text
 
 
 def clean_question(text: str, max_words: int) -> str:

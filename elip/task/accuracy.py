@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elip.data.labelled import Labelled, LabelledEvalSet
+from elip.data.datasets import EvalDataset
 from elip.models.classifier import Classified
 from elip.task.contract import Batch, EvalResult, Evaluator
 from elip.task.examples import Account, draw_best_and_worst
 from elip.task.finite import check_finite
+from elip.task.labelled import Labelled
 
 
 def evaluate_classifier(
-    data: LabelledEvalSet,
+    data: EvalDataset[Labelled],
     classify: Callable[..., Classified],
     collate: Callable[[list[Any]], Batch],
     labels: Sequence[str],

@@ -4,7 +4,6 @@ Li et al., "Align before Fuse", NeurIPS 2021, sections 3.2, 3.3 and 5.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -13,9 +12,9 @@ from torch import Tensor
 
 from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
-from elip.data.datasets import collate_samples
+from elip.data.datasets import EvalDataset, TrainDataset, collate_samples
 from elip.data.ids import check_image_ids
-from elip.data.retrieval import Described, DescribedTrainSet, RetrievalEvalItem, RetrievalEvalSet
+from elip.data.shards import ShardStream
 from elip.errors import ConfigError
 from elip.models.contrastive import MAX_TEMP, MIN_TEMP, AlignmentModel, MomentumFeatures
 from elip.objectives.itc import itc_loss, same_image_targets, soft_targets
@@ -23,6 +22,7 @@ from elip.objectives.itm import Negatives, itm_loss
 from elip.reduction.guide import Text
 from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput
+from elip.task.pairs import CaptionedItem, Pair, image_sample, read_captioned, texts_of
 from elip.task.recall import check_candidates, evaluate_retrieval
 from elip.task.vision_language import DistilledConfig, MomentumConfig, VisionLanguageTask, tokens_per_block
 
@@ -57,6 +57,7 @@ class AlignmentTask(VisionLanguageTask[AlignmentT]):
 
     Config = AlignmentConfig
     losses: ClassVar[Sequence[str]] = ("itc", "itm")
+    trains_on_pairs = True
     image_ids: ClassVar[bool] = False
     """Whether the queues remember which image a feature is of."""
 
@@ -110,15 +111,15 @@ class AlignmentTask(VisionLanguageTask[AlignmentT]):
             **tokens_per_block(vision),
         }
 
-    def eval_set(self, split: str) -> Any:
-        data = self.config.data
-        annotations = load_annotations(getattr(data, split), RetrievalEvalItem)
-        return RetrievalEvalSet(annotations, self.images, self.eval_transform, data.max_words)
+    def eval_set(self, split: str) -> EvalDataset[Any]:
+        annotations = load_annotations(getattr(self.config.data, split), CaptionedItem)
+        examples = read_captioned(annotations, self.images.root, self.config.data.max_words)
+        return EvalDataset(examples, image_sample, self.images, self.eval_transform, annotations.where)
 
     def check_recall(self, split: str, k: int) -> None:
         """Raise an error if a split has fewer images or texts than are to be re-ranked."""
-        data = self.evaluated_on(split)
-        check_candidates(k, len(data.images), len(data.texts))
+        images = self.evaluated_on(split)
+        check_candidates(k, len(images), len(texts_of(images.examples).captions))
 
     def recall(self, split: str, evaluator: Evaluator, k: int, text_length: int) -> EvalResult:
         """Return how well images and texts of a split find each other; see `evaluate_retrieval`."""
@@ -157,7 +158,7 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
     """The fields of an item to train on, a TypedDict. Where it has `image_id`, each must name one picture."""
 
     @staticmethod
-    def read(item: Any, max_words: int) -> Described:
+    def read(item: Any) -> Pair:
         """Return what an item to train on says.
 
         Raises:
@@ -173,19 +174,11 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
     def text_length(self) -> int | None:
         return self.settings.text_length
 
-    def train_dataset(self) -> DescribedTrainSet:
-        data = self.config.data
-        annotations = load_annotations(data.train, self.Item)
-        if "image_id" in self.Item.__required_keys__:
-            check_image_ids(annotations, self.images.root)
-        return DescribedTrainSet(
-            annotations,
-            self.images,
-            self.train_transform,
-            seed=self.config.train.seed,
-            read=partial(self.read, max_words=data.max_words),
-            skip_broken=data.max_broken_ratio > 0,
-        )
+    def train_dataset(self) -> TrainDataset[Any] | ShardStream:
+        dataset = self.pair_set(self.Item, self.read, numbered=True)
+        if isinstance(dataset, TrainDataset) and "image_id" in self.Item.__required_keys__:
+            check_image_ids(dataset.annotations, self.images.root)
+        return dataset
 
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         ids, mask, image_id = batch["ids"], batch["mask"], batch["image_id"]

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
-from elip.data.datasets import collate_samples
-from elip.data.labelled import Labelled, LabelledEvalSet, LabelledTrainSet, read_all
+from elip.data.datasets import EvalDataset, TrainDataset, collate_samples, read_examples
 from elip.models.albef import Albef
 from elip.models.classifier import Classified, FusedClassifier
 from elip.objectives.distillation import distilled_cross_entropy
 from elip.reduction.guide import Guide, Watch
 from elip.task.accuracy import evaluate_classifier
 from elip.task.contract import Batch, ConfigT, EvalResult, Evaluator, Progress, StepOutput
+from elip.task.labelled import Labelled, labelled_sample, read_and_sample, read_text
 from elip.task.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
 
 
@@ -38,7 +38,7 @@ class ClassificationTask(VisionLanguageTask[ConfigT]):
         """Tokens kept of a text, [CLS] included; None keeps all."""
         raise NotImplementedError
 
-    def eval_set(self, split: str) -> LabelledEvalSet:
+    def eval_set(self, split: str) -> EvalDataset[Labelled]:
         """Return the texts of a split."""
         raise NotImplementedError
 
@@ -119,22 +119,14 @@ class FusedClassificationTask(ClassificationTask[FusedClassificationT]):
     def text_length(self) -> int | None:
         return self.settings.text_length
 
-    def train_dataset(self) -> LabelledTrainSet:
-        data = self.config.data
-        return LabelledTrainSet(
-            load_annotations(data.train, self.Item),
-            self.images,
-            self.train_transform,
-            seed=self.config.train.seed,
-            read=partial(self.read, max_words=data.max_words),
-            skip_broken=data.max_broken_ratio > 0,
-        )
+    def train_dataset(self) -> TrainDataset[Any]:
+        read = partial(self.read, max_words=self.config.data.max_words)
+        return self.train_set(self.Item, partial(read_and_sample, read=read), partial(read_text, read=read))
 
-    def eval_set(self, split: str) -> LabelledEvalSet:
-        data = self.config.data
-        annotations = load_annotations(getattr(data, split), self.Item)
-        examples = read_all(annotations, partial(self.read, max_words=data.max_words))
-        return LabelledEvalSet(annotations, examples, self.images, self.eval_transform)
+    def eval_set(self, split: str) -> EvalDataset[Labelled]:
+        annotations = load_annotations(getattr(self.config.data, split), self.Item)
+        examples = read_examples(annotations, partial(self.read, max_words=self.config.data.max_words))
+        return EvalDataset(examples, labelled_sample, self.images, self.eval_transform, annotations.where)
 
     def on_step_start(self) -> None:
         self.model.on_step_start()

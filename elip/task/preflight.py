@@ -15,7 +15,7 @@ from transformers import BertConfig
 
 from elip.config.schema import ModelConfig, RunConfig
 from elip.data.messages import located, missing_file
-from elip.data.shards import are_shards, find_shards
+from elip.data.shards import are_shards, find_shards, refuse_shards
 from elip.data.text import Tokenizer
 from elip.errors import ConfigError, DataError, ElipError
 from elip.registry import TASKS
@@ -142,8 +142,12 @@ def load_tokenizer(name: str, num_words: int) -> Tokenizer:
     return tokenizer
 
 
-def check_data(config: RunConfig, parts: Sequence[str]) -> None:
-    """Raise an error if a file that the config lists as data, or the folder of images, is missing."""
+def check_data(config: RunConfig, parts: Sequence[str], *, trains_on_pairs: bool) -> None:
+    """Raise an error if a file that the config lists as data, or the folder of images, is missing.
+
+    Args:
+        trains_on_pairs: whether tar shards will do to train on.
+    """
     data = config.data
     if "train" in parts and not data.train:
         raise ConfigError("data.train: name at least one file to train on: data.train=[FILE].")
@@ -153,6 +157,8 @@ def check_data(config: RunConfig, parts: Sequence[str]) -> None:
         shards = are_shards(paths, key)
         only_shards &= shards or not paths
         if shards:
+            if part != "train" or not trains_on_pairs:
+                refuse_shards(paths, key)
             _find_shards(paths, key)
             continue
         for index, path in enumerate(paths):

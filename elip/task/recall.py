@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from elip.data.datasets import collate_samples
-from elip.data.retrieval import RetrievalEvalSet
+from elip.data.datasets import EvalDataset, collate_samples
 from elip.data.text import Tokenizer
 from elip.errors import DataError
 from elip.models.albef import Albef
@@ -23,6 +22,7 @@ from elip.sheets import kept_patches_sheet
 from elip.task.contract import Batch, EvalResult, Evaluator
 from elip.task.examples import Account, draw_best_and_worst
 from elip.task.finite import check_finite
+from elip.task.pairs import Captioned, Texts, texts_of
 
 NOT_RANKED = -100.0
 """Score of pairs that were not among the best by similarity."""
@@ -59,7 +59,7 @@ class Rows(Dataset):
 def evaluate_retrieval(
     albef: Albef,
     match: Callable[[Tensor], Tensor],
-    data: RetrievalEvalSet,
+    images: EvalDataset[Captioned],
     tokenizer: Tokenizer,
     k: int,
     text_length: int,
@@ -73,32 +73,33 @@ def evaluate_retrieval(
 
     Args:
         albef, match, k, evaluator: see `score_retrieval`.
-        data: images, texts, and which belong together.
+        images: with their texts.
         tokenizer: for the texts.
         text_length: tokens of a text, longer ones are cut.
         num_examples: examples on the sheet.
     """
-    check_candidates(k, len(data.images), len(data.texts))
-    ids, mask = tokenizer.encode(data.texts.captions, text_length)
-    scores = score_retrieval(albef, match, data.images, collate_samples, ids, mask, k, evaluator)
-    own = [_best_own(row, right) for row, right in zip(scores.i2t, data.image_to_texts, strict=True)]
+    texts = texts_of(images.examples)
+    check_candidates(k, len(images), len(texts.captions))
+    ids, mask = tokenizer.encode(texts.captions, text_length)
+    scores = score_retrieval(albef, match, images, collate_samples, ids, mask, k, evaluator)
+    own = [_best_own(row, right) for row, right in zip(scores.i2t, texts.image_to_texts, strict=True)]
     predictions = [
         {
-            "image": item["image"],
-            "texts": [data.texts.captions[t] for t in row.topk(min(max(RECALL_AT), k)).indices],
-            "truth": data.texts.captions[text],
+            "image": example.image,
+            "texts": [texts.captions[t] for t in row.topk(min(max(RECALL_AT), k)).indices],
+            "truth": texts.captions[text],
             "rank": rank,
         }
-        for item, row, (text, rank) in zip(data.annotations, scores.i2t, own, strict=True)
+        for example, row, (text, rank) in zip(images.examples, scores.i2t, own, strict=True)
     ]
     return EvalResult(
-        metrics=recalls(scores.i2t, scores.t2i, data.image_to_texts, data.text_to_image),
-        chance=chance_recalls([len(texts) for texts in data.image_to_texts]),
+        metrics=recalls(scores.i2t, scores.t2i, texts.image_to_texts, texts.text_to_image),
+        chance=chance_recalls([len(example.captions) for example in images.examples]),
         predictions=predictions,
         sheets={
             **draw_best_and_worst(
-                data.images,
-                lead(scores.i2t, data.image_to_texts),
+                images,
+                lead(scores.i2t, texts.image_to_texts),
                 lambda index: _describe(predictions[index]),
                 lambda batch, watch: albef.encode_image(batch["image"], watch=watch),
                 collate_samples,
@@ -106,7 +107,7 @@ def evaluate_retrieval(
                 num_examples,
                 evaluator,
             ),
-            **_kept_patches(albef, data, ids, mask, num_examples, evaluator),
+            **_kept_patches(albef, images, texts, ids, mask, num_examples, evaluator),
         },
     )
 
@@ -139,26 +140,32 @@ def _describe(prediction: dict[str, Any]) -> Account:
 
 
 def _kept_patches(
-    albef: Albef, data: RetrievalEvalSet, ids: Tensor, mask: Tensor, num_examples: int, evaluator: Evaluator
+    albef: Albef,
+    images: EvalDataset[Captioned],
+    texts: Texts,
+    ids: Tensor,
+    mask: Tensor,
+    num_examples: int,
+    evaluator: Evaluator,
 ) -> dict[str, Any]:
     """A sheet of the first images, each reduced under its first caption; nothing where nothing is reduced."""
-    first_text = torch.tensor([texts[0] for texts in data.image_to_texts[:num_examples]])
+    first_text = torch.tensor([own[0] for own in texts.image_to_texts[:num_examples]])
 
     def encode(batch: Batch) -> dict[str, Tensor]:
-        texts = first_text[batch["index"].cpu()]
-        captions, there = (t[texts].to(batch["image"].device) for t in (ids, mask))
+        first = first_text[batch["index"].cpu()]
+        captions, there = (t[first].to(batch["image"].device) for t in (ids, mask))
         text = Text(albef.text_encoder.encode(captions, there), there)
         output = albef.encode_image(batch["image"], Guide(text), Watch(source=True))
         return {"image": batch["image"], **{f"kept{block}": kept for block, kept in output.kept.items()}}
 
     if not len(first_text):
         return {}
-    shown = evaluator.map(Subset(data.images, range(len(first_text))), encode, collate_samples)
+    shown = evaluator.map(Subset(images, range(len(first_text))), encode, collate_samples)
     image = shown.pop("image")
     if not shown:
         return {}
     kept = {int(name.removeprefix("kept")): grid for name, grid in shown.items()}
-    return {"kept_patches": kept_patches_sheet(image, [data.texts.captions[t] for t in first_text], kept)}
+    return {"kept_patches": kept_patches_sheet(image, [texts.captions[t] for t in first_text], kept)}
 
 
 def check_candidates(k: int, num_images: int, num_texts: int) -> None:

@@ -1,8 +1,8 @@
 """What tasks on images and texts have in common: encoders, tokenizer, transforms, annotation files."""
 
 import logging
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elip.config.schema import RunConfig, TaskConfig
+from elip.data.annotations import load_annotations
+from elip.data.datasets import ItemT, MakeSample, TextsOf, TrainDataset
 from elip.data.images import ImageFolder
 from elip.data.messages import shorten
+from elip.data.shards import ShardStream, are_shards, find_shards, refuse_shards
 from elip.data.text import Tokenizer
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.data.words import HoldsTexts, count_known
@@ -21,6 +24,7 @@ from elip.models.text import MLMHead
 from elip.objectives.distillation import alpha_at
 from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, ConfigT, Progress, Task
+from elip.task.pairs import Pair, pair_sample, pair_texts, read_pair
 from elip.task.preflight import check_data, check_text, check_weights, load_tokenizer
 from elip.weights.build import create_albef
 
@@ -67,13 +71,15 @@ class VisionLanguageTask(Task[ConfigT]):
     expected_leftovers: ClassVar[Sequence[str]] = PRETRAINING_ONLY
     length_keys: ClassVar[Sequence[str]] = ("text_length", "eval_text_length")
     """Keys of the task's config, where it has them, that tell how many tokens a text has."""
+    trains_on_pairs: ClassVar[bool] = False
+    """Whether pairs of picture and caption are all that is trained on, so that tar shards may hold them."""
     model: Any
     """All that the task trains and keeps; its parameters have one set of names over tasks (`elip.weights.names`)."""
 
     @classmethod
     def check_run(cls, config: RunConfig, parts: Sequence[str]) -> None:
         check_weights(config.model)
-        check_data(config, parts)
+        check_data(config, parts, trains_on_pairs=cls.trains_on_pairs)
         check_text(config, cls.length_keys)
 
     def create_albef(self, *, projections: bool, mlm_head: MLMHead | None = None) -> Albef:
@@ -144,6 +150,55 @@ class VisionLanguageTask(Task[ConfigT]):
     def eval_transform(self) -> EvalTransform:
         """Resize to the encoder's square."""
         return EvalTransform(self.config.model.vision.image_size)
+
+    def train_set(
+        self, shape: type[ItemT], make_sample: MakeSample[ItemT], texts: TextsOf[ItemT]
+    ) -> TrainDataset[ItemT]:
+        """Return the training set of annotation files.
+
+        Args:
+            shape: a TypedDict of what an item must hold.
+            make_sample: from an item to its sample.
+            texts: from an item to its texts.
+        """
+        data = self.config.data
+        refuse_shards(data.train, "data.train")
+        return TrainDataset(
+            load_annotations(data.train, shape),
+            make_sample,
+            self.images,
+            self.train_transform,
+            self.config.train.seed,
+            texts=texts,
+            skip_broken=data.max_broken_ratio > 0,
+        )
+
+    def pair_set(
+        self, shape: type[ItemT], read: Callable[[ItemT], Pair], *, numbered: bool = False
+    ) -> TrainDataset[ItemT] | ShardStream:
+        """Return the training set of pairs in annotation files or tar shards.
+
+        Args:
+            shape: a TypedDict of what an item of an annotation file must hold.
+            read: from such an item to what it says.
+            numbered: samples hold `image_id`. Each sample of a shard then counts as a picture of its own.
+        """
+        data, sharded = self.config.data, are_shards(self.config.data.train, "data.train")
+        given: dict[str, Any] = {"read": read_pair if sharded else read, "max_words": data.max_words}
+        make_sample = partial(pair_sample, **given, root=self.images.root if numbered else None)
+        texts = partial(pair_texts, **given)
+        if not sharded:
+            return self.train_set(shape, make_sample, texts)
+        return ShardStream(
+            find_shards(data.train),
+            make_sample,
+            self.images,
+            self.train_transform,
+            self.config.train.seed,
+            self.config.train.batch_size,
+            texts=texts,
+            skip_broken=data.max_broken_ratio > 0,
+        )
 
     def eval_splits(self) -> Sequence[str]:
         return [split for split in ("val", "test") if getattr(self.config.data, split)]

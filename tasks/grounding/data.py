@@ -7,23 +7,20 @@ files for all splits: references (what RefCOCO+ ships as `refs(unc).p`, as JSON)
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from PIL import Image
 from typing_extensions import NotRequired, TypedDict
 
 from elip.data.annotations import Annotations, load_annotations
-from elip.data.boxes import clip
-from elip.data.datasets import Sample, usable_caption
+from elip.data.boxes import BoxList, clip
+from elip.data.datasets import EvalDataset, PictureLoader, Sample, read_examples
 from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
 from elip.data.messages import located, shorten
-from elip.data.retrieval import EvalImages
+from elip.data.text import usable_caption
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
 
-BoxList: TypeAlias = list[float]
-"""left, top, width, height, in pixels of the picture."""
 BOX_NUMBERS = 4
 T = TypeVar("T")
 
@@ -224,8 +221,30 @@ def _describe(size: tuple[int, int]) -> str:
     return f"{size[1]} x {size[0]}"
 
 
-class GroundingEvalSet(EvalImages):
-    """Test texts with their pictures: `image` [3, S, S] float, `caption`, `index`. None is passed over.
+class Expression(NamedTuple):
+    """A text to evaluate on.
+
+    Args:
+        image: file of the picture.
+        text: cleaned.
+        ref_id: what the text refers to.
+        target: what that is.
+    """
+
+    image: str
+    text: str
+    ref_id: int
+    target: Target
+
+
+def grounding_set(
+    annotations: Annotations[GroundingEvalItem],
+    refs: RefData,
+    images: ImageFolder,
+    transform: EvalTransform,
+    max_words: int = 30,
+) -> EvalDataset[Expression]:
+    """Return texts with their pictures: `image` [3, S, S] float, `caption`, `index`.
 
     Args:
         annotations: the texts.
@@ -235,44 +254,31 @@ class GroundingEvalSet(EvalImages):
         max_words: words of a text kept after cleaning.
 
     Raises:
-        DataError: a text is empty after cleaning, or what it refers to is not known; when an item is read, its picture
+        DataError: a text is empty after cleaning, or what it refers to is not known; when a sample is made, its picture
             is not of the form that its boxes are meant for.
     """
 
-    def __init__(
-        self,
-        annotations: Annotations[GroundingEvalItem],
-        refs: RefData,
-        images: ImageFolder,
-        transform: EvalTransform,
-        max_words: int = 30,
-    ) -> None:
-        super().__init__(annotations, images, transform)
-        self.texts: list[str] = []
-        self.targets: list[Target] = []
-        for index, item in enumerate(annotations):
-            with located(annotations.where(index)):
-                self.texts.append(usable_caption(item["text"], max_words, "text"))
-                with located("field 'ref_id'"):
-                    self.targets.append(refs.target(item["ref_id"]))
-        refs.warn_of_passed_over()
+    def read(item: GroundingEvalItem) -> Expression:
+        text = usable_caption(item["text"], max_words, "text")
+        with located("field 'ref_id'"):
+            return Expression(item["image"], text, item["ref_id"], refs.target(item["ref_id"]))
 
-    def picture(self, index: int) -> Image.Image:
-        """Return the picture of an item; a larger or smaller copy of what its boxes are on will do.
+    examples = read_examples(annotations, read)
+    refs.warn_of_passed_over()
+    return EvalDataset(examples, _sample, images, transform, annotations.where)
 
-        Raises:
-            DataError: it is missing or broken, or of another form, so that its boxes lie elsewhere.
-        """
-        picture, (rows, columns) = super().picture(index), self.targets[index].size
-        width, height = picture.size
-        if abs(width * rows - height * columns) > rows + columns:  # a scaled copy may be off by one in each
-            item = self.annotations[index]
-            raise DataError(
-                f"{self.annotations.where(index)}: field 'image': {item['image']} is {width} x {height} pixels, but "
-                f"the boxes of reference {item['ref_id']} are on one of {columns} x {rows}: it is another picture, or "
-                "was cut or turned since"
-            )
-        return picture
 
-    def __getitem__(self, index: int) -> Sample:
-        return {**super().__getitem__(index), "caption": self.texts[index]}
+def _sample(example: Expression, pictures: PictureLoader) -> Sample:
+    """Return picture and text; a larger or smaller copy of what the boxes are on will do.
+
+    Raises:
+        DataError: the picture is missing or broken, or of another form, so that its boxes lie elsewhere.
+    """
+    picture, (rows, columns) = pictures.open(example.image, "image"), example.target.size
+    width, height = picture.size
+    if abs(width * rows - height * columns) > rows + columns:  # a scaled copy may be off by one in each
+        raise DataError(
+            f"field 'image': {example.image} is {width} x {height} pixels, but the boxes of reference {example.ref_id} "
+            f"are on one of {columns} x {rows}: it is another picture, or was cut or turned since"
+        )
+    return {"image": pictures.transform(picture), "caption": example.text}

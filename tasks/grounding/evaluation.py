@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elip.data.boxes import clip, iou
+from elip.data.boxes import BoxList, clip, iou
+from elip.data.datasets import EvalDataset
 from elip.reduction.guide import Watch
 from elip.reduction.walk import VisionOutput
 from elip.sheets import Box
 from elip.task import Batch, EvalResult, Evaluator
 from elip.task.examples import Account, draw_best_and_worst
 from elip.task.finite import check_finite
-from tasks.grounding.data import BoxList, GroundingEvalSet, Target
+from tasks.grounding.data import Expression, Target
 
 MIN_IOU = 0.5
 """Overlap with the true box from which a chosen one counts as right."""
 
 
 def evaluate_grounding(
-    data: GroundingEvalSet,
+    data: EvalDataset[Expression],
     locate: Callable[[Batch], Tensor],
     encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
@@ -44,27 +45,28 @@ def evaluate_grounding(
     """
     maps = evaluator.map(data, lambda batch: {"map": locate(batch).float()}, collate)["map"]
     check_finite(maps, "maps of where a text is")
-    outcomes = [_choose(target, heat) for target, heat in zip(data.targets, maps, strict=True)]
+    targets = [example.target for example in data.examples]
+    outcomes = [_choose(target, heat) for target, heat in zip(targets, maps, strict=True)]
     right = [outcome["iou"] >= MIN_IOU for outcome in outcomes]
-    guess = [_chance(target) for target in data.targets]
+    guess = [_chance(target) for target in targets]
     predictions = [
-        {"image": item["image"], "text": text, "ref_id": item["ref_id"], "split": target.split, **outcome}
-        for item, text, target, outcome in zip(data.annotations, data.texts, data.targets, outcomes, strict=True)
+        {"image": one.image, "text": one.text, "ref_id": one.ref_id, "split": one.target.split, **outcome}
+        for one, outcome in zip(data.examples, outcomes, strict=True)
     ]
     return EvalResult(
-        metrics=_by_split(data.targets, right),
+        metrics=_by_split(targets, right),
         predictions=predictions,
         sheets=draw_best_and_worst(
             data,
             torch.tensor([one["iou"] for one in predictions]),
-            lambda index: _describe(predictions[index], data.targets[index], maps[index]),
+            lambda index: _describe(predictions[index], targets[index], maps[index]),
             encode,
             collate,
             ["image"],
             num_examples,
             evaluator,
         ),
-        chance=_by_split(data.targets, guess),
+        chance=_by_split(targets, guess),
     )
 
 

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
-from elip.data.datasets import usable_caption
+from elip.data.datasets import EvalDataset
 from elip.data.images import ImageFolder
-from elip.data.retrieval import Described
 from elip.errors import ConfigError
 from elip.models.grad_cam import contrast_map, matching_map
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator
 from elip.task.alignment import PairFinetuningConfig, PairFinetuningTask
-from tasks.grounding.data import GroundingEvalItem, GroundingEvalSet, GroundingItem, RefData
+from elip.task.pairs import Pair
+from tasks.grounding.data import Expression, GroundingEvalItem, GroundingItem, RefData, grounding_set
 from tasks.grounding.evaluation import evaluate_grounding
 
 
@@ -49,8 +49,8 @@ class Grounding(PairFinetuningTask[GroundingConfig]):
     paper = "Yu et al., ECCV 2016, arXiv:1608.00272"
 
     @staticmethod
-    def read(item: GroundingItem, max_words: int) -> Described:
-        return Described(item["image"], usable_caption(item["text"], max_words, "text"))
+    def read(item: GroundingItem) -> Pair:
+        return Pair(item["image"], item["text"], field="text")
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
@@ -71,7 +71,7 @@ class Grounding(PairFinetuningTask[GroundingConfig]):
             evaluator,
         )
 
-    def eval_set(self, split: str) -> GroundingEvalSet:
+    def eval_set(self, split: str) -> EvalDataset[Expression]:
         """Return the texts of a split with what they refer to."""
         data, settings = self.config.data, self.settings
         files = {name: getattr(settings, name) for name in ("refs", "instances", "detections")}
@@ -79,7 +79,7 @@ class Grounding(PairFinetuningTask[GroundingConfig]):
             if file is None:
                 raise ConfigError(f"task.{name}: grounding needs this file to evaluate; give task.{name}=FILE.")
         annotations = load_annotations(getattr(data, split), GroundingEvalItem)
-        return GroundingEvalSet(annotations, RefData(**files), self.images, self.eval_transform, data.max_words)
+        return grounding_set(annotations, RefData(**files), self.images, self.eval_transform, data.max_words)
 
     def locate(self, batch: Batch) -> Tensor:
         """Return where the texts of a batch are in their images, [B, rows, columns] of patches."""

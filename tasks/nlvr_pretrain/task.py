@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from elip.config.schema import RunConfig, TaskConfig
 from elip.data.annotations import load_annotations
-from elip.data.datasets import PretrainDataset, PretrainItem
-from elip.data.retrieval import RetrievalEvalItem
+from elip.data.datasets import EvalDataset, TrainDataset
+from elip.data.shards import PairItem, ShardStream
 from elip.errors import ConfigError
 from elip.models.classifier import Classified
 from elip.models.pair_text import PairTextEncoder
@@ -21,9 +21,11 @@ from elip.reduction.guide import Guide, Watch
 from elip.registry import TASKS
 from elip.task import Batch, Progress, StepOutput
 from elip.task.classification import ClassificationTask, batch_accuracy
+from elip.task.labelled import Labelled
+from elip.task.pairs import CaptionedItem, read_pair
 from elip.task.vision_language import tokens_per_block
 from elip.weights.surgery import double_fusion_layers
-from tasks.nlvr_pretrain.data import AssignmentEvalSet
+from tasks.nlvr_pretrain.data import assignment_set
 from tasks.nlvr_pretrain.model import TextAssignment
 from tasks.nlvr_pretrain.objective import CHOICES, Pairs
 
@@ -54,6 +56,7 @@ class TextAssignmentTask(ClassificationTask[TextAssignmentConfig]):
 
     Config = TextAssignmentConfig
     losses = ("ta",)
+    trains_on_pairs = True
     labels = CHOICES
     image_names = ("left", "right")
     paper = "Li et al., NeurIPS 2021, arXiv:2107.07651, section 5"
@@ -77,21 +80,12 @@ class TextAssignmentTask(ClassificationTask[TextAssignmentConfig]):
     def text_length(self) -> int:
         return self.settings.text_length
 
-    def train_dataset(self) -> PretrainDataset:
-        data = self.config.data
-        return PretrainDataset(
-            load_annotations(data.train, PretrainItem),
-            self.images,
-            self.train_transform,
-            seed=self.config.train.seed,
-            max_words=data.max_words,
-            skip_broken=data.max_broken_ratio > 0,
-        )
+    def train_dataset(self) -> TrainDataset[PairItem] | ShardStream:
+        return self.pair_set(PairItem, read_pair)
 
-    def eval_set(self, split: str) -> AssignmentEvalSet:
-        data = self.config.data
-        annotations = load_annotations(getattr(data, split), RetrievalEvalItem)
-        return AssignmentEvalSet(annotations, self.images, self.eval_transform, data.max_words)
+    def eval_set(self, split: str) -> EvalDataset[Labelled]:
+        annotations = load_annotations(getattr(self.config.data, split), CaptionedItem)
+        return assignment_set(annotations, self.images, self.eval_transform, self.config.data.max_words)
 
     def classify(self, batch: Batch, guide: Guide | None = None, watch: Watch | None = None) -> Classified:
         if "second_image" in batch:

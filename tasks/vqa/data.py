@@ -8,14 +8,13 @@ from typing import Any, Literal, NamedTuple
 from typing_extensions import NotRequired, TypedDict
 
 from elip.data.annotations import Annotations
-from elip.data.datasets import Sample, TrainDataset
+from elip.data.datasets import EvalDataset, PictureLoader, Sample, read_examples
 from elip.data.ids import id_text
 from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
-from elip.data.messages import located, shorten
-from elip.data.retrieval import EvalImages
+from elip.data.messages import shorten
 from elip.data.text import clean_question
-from elip.data.transforms import EvalTransform, TrainTransform
+from elip.data.transforms import EvalTransform
 from elip.errors import DataError
 
 VG_WEIGHT = 0.5
@@ -40,40 +39,24 @@ class VqaTestItem(TypedDict):
     answer: NotRequired[list[str]]
 
 
-class VqaTrainSet(TrainDataset[VqaItem]):
-    """Questions to train on: `image` [3, S, S] float, `question`, `answers` and their `weights`, `index`.
+def question_sample(item: VqaItem, pictures: PictureLoader, _rng: random.Random, *, max_words: int) -> Sample:
+    """Return `image` [3, S, S] float, `question`, its different `answers` and their `weights`.
 
     Args:
-        annotations, images, transform, seed, skip_broken: see `TrainDataset`.
         max_words: words of a question kept after cleaning.
     """
+    weights = answer_weights(item)
+    return {
+        "image": pictures.load(item["image"]),
+        "question": usable_question(item["question"], max_words),
+        "answers": list(weights),
+        "weights": list(weights.values()),
+    }
 
-    def __init__(
-        self,
-        annotations: Annotations[VqaItem],
-        images: ImageFolder,
-        transform: TrainTransform,
-        seed: int,
-        max_words: int,
-        skip_broken: bool = False,
-    ) -> None:
-        super().__init__(annotations, images, transform, seed, skip_broken)
-        self.max_words = max_words
 
-    def texts(self, item: VqaItem) -> Sequence[str]:
-        """Return the question and its answers."""
-        return [usable_question(item["question"], self.max_words), *answer_weights(item)]
-
-    def make_sample(self, item: VqaItem, index: int, rng: random.Random) -> Sample:
-        """Return picture, question, and its different answers with their weights."""
-        weights = answer_weights(item)
-        return {
-            "image": self.load(item["image"], rng),
-            "question": usable_question(item["question"], self.max_words),
-            "answers": list(weights),
-            "weights": list(weights.values()),
-            "index": index,
-        }
+def question_texts(item: VqaItem, *, max_words: int) -> Sequence[str]:
+    """Return the question and its answers."""
+    return [usable_question(item["question"], max_words), *answer_weights(item)]
 
 
 def answer_weights(item: VqaItem) -> dict[str, float]:
@@ -125,45 +108,45 @@ class Question(NamedTuple):
     answers: Sequence[str]
 
 
-class VqaEvalSet(EvalImages):
-    """Questions to evaluate on: `image` [3, S, S] float, `question`, `index`. None is passed over.
+def question_set(
+    annotations: Annotations[VqaTestItem], images: ImageFolder, transform: EvalTransform, max_words: int
+) -> EvalDataset[Question]:
+    """Return questions to evaluate on: `image` [3, S, S] float, `question`, `index`.
 
     Args:
-        annotations, images, transform: see `EvalImages`.
+        annotations: the questions.
+        images: the folder of the pictures.
+        transform: from a picture to the encoder's input.
         max_words: words of a question kept after cleaning.
 
     Raises:
         DataError: two items have the same id; a question is empty after cleaning, or a list of answers is; only some
             items carry answers.
     """
+    first_with: dict[str, int] = {}
+    answered: set[bool] = set()
 
-    def __init__(
-        self, annotations: Annotations[VqaTestItem], images: ImageFolder, transform: EvalTransform, max_words: int
-    ) -> None:
-        super().__init__(annotations, images, transform)
-        self.questions: list[Question] = []
-        first_with: dict[str, int] = {}
-        for index, item in enumerate(annotations):
-            with located(annotations.where(index)):
-                first = first_with.setdefault(id_text(item["question_id"]), index)
-                if first != index:
-                    raise DataError(
-                        f"field 'question_id': {item['question_id']!r} is the id of {annotations.where(first)} already"
-                    )
-                self.questions.append(_read(item, max_words))
-                if bool(self.questions[-1].answers) != bool(self.questions[0].answers):
-                    raise DataError(
-                        "field 'answer' must be in all items, or in none to get answers for a server; "
-                        f"{annotations.where(0)} {'has' if self.questions[0].answers else 'lacks'} it"
-                    )
+    def read(item: VqaTestItem) -> Question:
+        index = len(first_with)
+        first = first_with.setdefault(id_text(item["question_id"]), index)
+        if first != index:
+            raise DataError(
+                f"field 'question_id': {item['question_id']!r} is the id of {annotations.where(first)} already"
+            )
+        question = _read(item, max_words)
+        answered.add(bool(question.answers))
+        if len(answered) > 1:
+            raise DataError(
+                "field 'answer' must be in all items, or in none to get answers for a server; "
+                f"{annotations.where(0)} {'lacks' if question.answers else 'has'} it"
+            )
+        return question
 
-    @property
-    def has_answers(self) -> bool:
-        """Whether the annotators' answers are known."""
-        return bool(self.questions[0].answers)
+    return EvalDataset(read_examples(annotations, read), _sample, images, transform, annotations.where)
 
-    def __getitem__(self, index: int) -> Sample:
-        return {**super().__getitem__(index), "question": self.questions[index].text}
+
+def _sample(question: Question, pictures: PictureLoader) -> Sample:
+    return {"image": pictures.load(question.image), "question": question.text}
 
 
 def _read(item: VqaTestItem, max_words: int) -> Question:

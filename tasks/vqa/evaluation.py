@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
+from elip.data.datasets import EvalDataset
 from elip.reduction.guide import Watch
 from elip.reduction.walk import VisionOutput
 from elip.task import Batch, EvalResult, Evaluator
 from elip.task.examples import Account, draw_best_and_worst
 from elip.task.finite import check_finite
 from tasks.vqa.accuracy import vqa_accuracy
-from tasks.vqa.data import Question, VqaEvalSet
+from tasks.vqa.data import Question
 
 RESULT_FILE = "vqa_result.json"
 """What the official server takes: a list of {question_id, answer}."""
@@ -22,7 +23,7 @@ Answered = dict[str, float]
 
 
 def evaluate_vqa(
-    data: VqaEvalSet,
+    data: EvalDataset[Question],
     answer: Callable[[Batch], list[Answered]],
     encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
@@ -44,11 +45,12 @@ def evaluate_vqa(
     """
     answered = evaluator.map(data, lambda batch: {"answers": answer(batch)}, collate)["answers"]
     check_finite(torch.tensor([sum(one.values()) for one in answered]), "scores of answers")
-    predictions = [_prediction(one, given) for one, given in zip(data.questions, answered, strict=True)]
+    predictions = [_prediction(one, given) for one, given in zip(data.examples, answered, strict=True)]
+    has_answers = bool(data.examples[0].answers)
     quality = torch.tensor([_quality(one) for one in predictions])
     return EvalResult(
-        metrics={"accuracy": _mean([one["accuracy"] for one in predictions])} if data.has_answers else {},
-        chance={"accuracy": chance_accuracy([one.answers for one in data.questions])} if data.has_answers else {},
+        metrics={"accuracy": _mean([one["accuracy"] for one in predictions])} if has_answers else {},
+        chance={"accuracy": chance_accuracy([one.answers for one in data.examples])} if has_answers else {},
         predictions=predictions,
         sheets=draw_best_and_worst(
             data, quality, lambda i: _describe(predictions[i]), encode, collate, ["image"], num_examples, evaluator

@@ -5,7 +5,7 @@ section 5): by ranking candidate answers, or in free words.
 """
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
-from elip.data.datasets import collate_samples
+from elip.data.datasets import EvalDataset, TrainDataset, collate_samples
 from elip.data.text import TextBatch
 from elip.errors import ConfigError
 from elip.models.albef import Albef
@@ -27,7 +27,15 @@ from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
 from elip.task.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
 from elip.weights.bert import bert_config
 from elip.weights.surgery import decoder_from_fusion
-from tasks.vqa.data import VqaEvalSet, VqaItem, VqaTestItem, VqaTrainSet, read_answer_list
+from tasks.vqa.data import (
+    Question,
+    VqaItem,
+    VqaTestItem,
+    question_sample,
+    question_set,
+    question_texts,
+    read_answer_list,
+)
 from tasks.vqa.decoder import AnswerDecoder, QuestionKV, follows
 from tasks.vqa.evaluation import Answered, evaluate_vqa
 from tasks.vqa.model import AnsweringModel, Answers
@@ -100,15 +108,10 @@ class Vqa(VisionLanguageTask[VqaConfig]):
     def adapt_checkpoint(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return decoder_from_fusion(state)
 
-    def train_dataset(self) -> VqaTrainSet:
-        data = self.config.data
-        return VqaTrainSet(
-            load_annotations(data.train, VqaItem),
-            self.images,
-            self.train_transform,
-            seed=self.config.train.seed,
-            max_words=data.max_words,
-            skip_broken=data.max_broken_ratio > 0,
+    def train_dataset(self) -> TrainDataset[VqaItem]:
+        max_words = self.config.data.max_words
+        return self.train_set(
+            VqaItem, partial(question_sample, max_words=max_words), partial(question_texts, max_words=max_words)
         )
 
     def collate(self, samples: list[Any]) -> Batch:
@@ -174,10 +177,10 @@ class Vqa(VisionLanguageTask[VqaConfig]):
             "special_ids": EXAMPLE_SPECIAL,
         }
 
-    def eval_set(self, split: str) -> VqaEvalSet:
+    def eval_set(self, split: str) -> EvalDataset[Question]:
         data = self.config.data
         annotations = load_annotations(getattr(data, split), VqaTestItem)
-        return VqaEvalSet(annotations, self.images, self.eval_transform, self.settings.eval_max_words)
+        return question_set(annotations, self.images, self.eval_transform, self.settings.eval_max_words)
 
     def check_evaluation(self, split: str) -> None:
         super().check_evaluation(split)

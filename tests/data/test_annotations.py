@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from elip.data.annotations import load_annotations
 from elip.errors import DataError
-from tests.data.conftest import WriteJson
+from tests.conftest import WriteJson
 
 
 class Pair(TypedDict):

@@ -15,7 +15,7 @@ from elip.data import cache as cache_module
 from elip.data.annotations import load_annotations
 from elip.data.cache import cached_file
 from elip.errors import DataError
-from tests.data.conftest import WriteJson
+from tests.conftest import WriteJson
 
 
 class Item(TypedDict):

@@ -3,6 +3,7 @@
 import pickle
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,42 @@ from torch.utils.data import DataLoader
 
 from elip.data.annotations import load_annotations
 from elip.data.datasets import (
-    PretrainDataset,
-    PretrainItem,
+    EvalDataset,
+    PictureLoader,
     Sample,
     SampleKey,
     TrainDataset,
     collate_samples,
-    draw_caption,
+    read_examples,
     sample_rng,
 )
 from elip.data.images import ImageFolder
+from elip.data.shards import PairItem
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
-from tests.data.conftest import WriteJson
+from elip.task.pairs import pair_sample, pair_texts, read_pair
+from tests.conftest import WriteJson
 
 SIZE = 8
-MakeDataset = Callable[..., PretrainDataset]
+MakeDataset = Callable[..., TrainDataset[PairItem]]
 
 
 @pytest.fixture
 def make_dataset(write_json: WriteJson, image_root: Path) -> MakeDataset:
-    """Builds a pre-training set from items, under augmentation."""
+    """Builds a training set of pairs from items, under augmentation."""
 
-    def make(items: list[dict[str, Any]], **options: Any) -> PretrainDataset:
-        annotations = load_annotations([write_json(items)], PretrainItem)
-        return PretrainDataset(annotations, ImageFolder(image_root), TrainTransform(SIZE), **{"seed": 0, **options})
+    def make(
+        items: list[dict[str, Any]], seed: int = 0, max_words: int = 30, skip_broken: bool = False
+    ) -> TrainDataset[PairItem]:
+        return TrainDataset(
+            load_annotations([write_json(items)], PairItem),
+            partial(pair_sample, read=read_pair, max_words=max_words),
+            ImageFolder(image_root),
+            TrainTransform(SIZE),
+            seed,
+            texts=partial(pair_texts, read=read_pair, max_words=max_words),
+            skip_broken=skip_broken,
+        )
 
     return make
 
@@ -208,27 +220,61 @@ def test_a_set_of_broken_items_stops_in_spite_of_skipping(make_dataset: MakeData
         dataset[SampleKey(0, 0)]
 
 
-def test_a_task_states_its_own_samples_in_one_method(write_json: WriteJson, image_root: Path) -> None:
-    class TwoViews(TrainDataset[PretrainItem]):
-        def make_sample(self, item: PretrainItem, index: int, rng: random.Random) -> Sample:
-            return {"left": self.load(item["image"], rng), "right": self.load(item["image"], rng)}
+def test_a_task_states_its_own_samples_in_one_function(write_json: WriteJson, image_root: Path) -> None:
+    def two_views(item: PairItem, pictures: PictureLoader, rng: random.Random) -> Sample:
+        return {"left": pictures.load(item["image"]), "right": pictures.load(item["image"]), "drawn": rng.random()}
 
-    annotations = load_annotations([write_json([{"image": "0.png", "caption": ""}])], PretrainItem)
-    sample = TwoViews(annotations, ImageFolder(image_root), TrainTransform(SIZE), seed=0)[SampleKey(0, 0)]
+    annotations = load_annotations([write_json([{"image": "0.png", "caption": ""}])], PairItem)
+    dataset = TrainDataset(annotations, two_views, ImageFolder(image_root), TrainTransform(SIZE), seed=0)
+    sample = dataset[SampleKey(0, 0)]
     assert not torch.equal(sample["left"], sample["right"])
+    assert sample.keys() == {"left", "right", "drawn", "index", "skipped"}
+    assert list(dataset.sample_texts(9)) == []
 
 
 def test_images_are_those_that_the_items_name(write_json: WriteJson, image_root: Path) -> None:
-    class Whole(TrainDataset[PretrainItem]):
-        def make_sample(self, item: PretrainItem, index: int, rng: random.Random) -> Sample:
-            return {"image": self.load(item["image"], rng)}
+    def picture(item: PairItem, pictures: PictureLoader, _rng: random.Random) -> Sample:
+        return {"image": pictures.load(item["image"])}
 
     items = [{"image": f"{i}.png", "caption": ""} for i in (5, 2)]
-    annotations = load_annotations([write_json(items)], PretrainItem)
+    annotations = load_annotations([write_json(items)], PairItem)
     whole = EvalTransform(SIZE)
-    dataset = Whole(annotations, ImageFolder(image_root), lambda image, rng: whole(image), seed=0)  # type: ignore[arg-type]
+    dataset = TrainDataset(annotations, picture, ImageFolder(image_root), lambda image, rng: whole(image), seed=0)  # type: ignore[arg-type]
     for index, name in enumerate(("5.png", "2.png")):
         assert torch.equal(dataset[SampleKey(0, index)]["image"], whole(Image.open(image_root / name)))
+
+
+def shown(example: str, pictures: PictureLoader) -> Sample:
+    return {"image": pictures.load(example, "picture"), "size": pictures.open(example, "picture").size}
+
+
+def test_evaluation_shows_each_example_as_it_is(image_root: Path) -> None:
+    dataset = EvalDataset(["5.png", "2.png"], shown, ImageFolder(image_root), EvalTransform(SIZE))
+    assert len(dataset) == 2
+    for index, name in enumerate(dataset.examples):
+        sample = dataset[index]
+        assert torch.equal(sample["image"], EvalTransform(SIZE)(Image.open(image_root / name)))
+        assert (sample["size"], sample["index"]) == ((12, 10), index)
+    assert_same(pickle.loads(pickle.dumps(dataset))[1], dataset[1])
+
+
+def test_evaluation_passes_over_nothing_and_says_where_it_stopped(image_root: Path) -> None:
+    dataset = EvalDataset(
+        ["1.png", "11.png"], shown, ImageFolder(image_root), EvalTransform(SIZE), "file item {}".format
+    )
+    with pytest.raises(DataError, match=r"^file item 1: field 'picture': .*11\.png: no such file"):
+        dataset[1]
+
+
+def test_reading_all_examples_names_the_item_that_is_broken(write_json: WriteJson) -> None:
+    def read(item: PairItem) -> str:
+        if item["caption"] == "!":
+            raise DataError("field 'caption' is loud")
+        return item["image"]
+
+    annotations = load_annotations([write_json([{"image": f"{i}.png", "caption": "?!"[i]} for i in (0, 1)])], PairItem)
+    with pytest.raises(DataError, match=r"items\.json item 1: field 'caption' is loud"):
+        read_examples(annotations, read)
 
 
 @given(st.integers(), st.integers(0, 99), st.integers(0, 99))
@@ -244,11 +290,6 @@ def test_texts_are_sampled_over_the_whole_set_without_a_picture(make_dataset: Ma
     assert [one.text for one in found[:4]] == ["no 5", "5 again", "no 15", "15 again"]
     assert len(found) == 20  # every other one has no words, and is passed over
     assert found[-1].where.endswith("items.json item 95")
-
-
-def test_an_empty_caption_is_refused() -> None:
-    with pytest.raises(DataError, match="field 'caption' is empty: ''"):
-        draw_caption("", random.Random(0), 30)
 
 
 def test_a_batch_stacks_tensors_and_numbers_and_lists_the_rest() -> None:

@@ -20,11 +20,12 @@ import pytest
 from PIL import Image
 
 from elip.data.annotations import load_annotations
-from elip.data.datasets import PretrainItem
 from elip.data.json_files import read_json
-from elip.data.retrieval import RetrievalEvalItem, RetrievalItem
+from elip.data.shards import PairItem
 from elip.errors import DataError
+from elip.task.pairs import CaptionedItem
 from tasks.grounding.data import Reference
+from tasks.retrieval import RetrievalItem
 from tasks.vqa.data import VqaTestItem
 
 A, B, C = ("a.jpg", "A dog, asleep."), ("b.jpg", "Zwei Küsten"), ("a.jpg", 'It says "no"')
@@ -130,7 +131,7 @@ CONVERTIBLE = {
 }  # fmt: skip
 
 
-def told(path: Path, shape: Any = PretrainItem) -> str:
+def told(path: Path, shape: Any = PairItem) -> str:
     with pytest.raises(DataError) as caught:
         load_annotations([path], shape)
     return str(caught.value)
@@ -151,7 +152,7 @@ def test_a_file_is_told_by_its_content_and_the_lines_shown_convert_it(
     content, kind = CONVERTIBLE[case]
     path = tmp_path / "items.json"
     path.write_bytes(content)
-    for shape, expected in ((PretrainItem, GROUPED), (RetrievalEvalItem, GROUPED), (RetrievalItem, WITH_IDS)):
+    for shape, expected in ((PairItem, GROUPED), (CaptionedItem, GROUPED), (RetrievalItem, WITH_IDS)):
         message = told(path, shape)
         assert message.startswith(f"{path}: this is ")
         assert kind in message
@@ -166,7 +167,7 @@ def test_lines_go_to_another_file_whatever_the_name(case: str, tmp_path: Path, m
     path.write_bytes(CONVERTIBLE[case][0])
     made = run_shown(told(path), monkeypatch, tmp_path)
     assert path.read_bytes() == CONVERTIBLE[case][0]
-    assert list(load_annotations([made], PretrainItem)) == GROUPED
+    assert list(load_annotations([made], PairItem)) == GROUPED
 
 
 def test_pictures_inside_a_table_are_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +176,7 @@ def test_pictures_inside_a_table_are_written_out(tmp_path: Path, monkeypatch: py
     table = pa.table({"image": [{"bytes": content.getvalue(), "path": "x"}], "text": ["a dog"]})
     path = tmp_path / "train.parquet"
     path.write_bytes(as_parquet(table))
-    (item,) = load_annotations([run_shown(told(path), monkeypatch, tmp_path)], PretrainItem)
+    (item,) = load_annotations([run_shown(told(path), monkeypatch, tmp_path)], PairItem)
     assert item["caption"] == ["a dog"]
     assert Image.open(item["image"]).size == (3, 2)
 
@@ -208,10 +209,10 @@ def test_what_is_packed_or_encoded_otherwise_is_json_once_the_lines_have_run(
     made = run_shown(message, monkeypatch, tmp_path)
     if name == "items.csv":
         made = run_shown(told(made), monkeypatch, tmp_path)
-        assert list(load_annotations([made], PretrainItem)) == GROUPED
+        assert list(load_annotations([made], PairItem)) == GROUPED
     else:
         made.rename(tmp_path / "made.json")
-        assert list(load_annotations([tmp_path / "made.json"], PretrainItem)) == ROWS
+        assert list(load_annotations([tmp_path / "made.json"], PairItem)) == ROWS
 
 
 def test_an_archive_names_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +220,7 @@ def test_an_archive_names_what_is_in_it(tmp_path: Path, monkeypatch: pytest.Monk
     message = told(tmp_path / "items.zip")
     assert "a ZIP archive of train.json, val.json" in message
     run_shown(message, monkeypatch, tmp_path)
-    assert list(load_annotations([tmp_path / "items" / "train.json"], PretrainItem)) == ROWS
+    assert list(load_annotations([tmp_path / "items" / "train.json"], PairItem)) == ROWS
 
 
 @pytest.mark.parametrize(

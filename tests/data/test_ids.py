@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from elip.data.annotations import Annotations, load_annotations
 from elip.data.ids import check_image_ids, id_text, image_number
-from elip.data.retrieval import RetrievalItem
 from elip.errors import DataError
-from tests.data.conftest import WriteJson
+from tasks.retrieval import RetrievalItem
+from tests.conftest import WriteJson
 
 
 def item(image: str, image_id: str | int) -> dict[str, Any]:

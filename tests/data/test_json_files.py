@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from elip.data.json_files import read_items, read_json
 from elip.errors import DataError
-from tests.data.conftest import WriteJson
+from tests.conftest import WriteJson
 
 json_values = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=2)
 json_objects = st.lists(st.dictionaries(st.text(max_size=3), json_values, max_size=3), min_size=1, max_size=4)

@@ -1,4 +1,4 @@
-"""Streaming pre-training pairs from tar shards."""
+"""Streaming pairs from tar shards."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import logging
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from torch.utils.data import DataLoader
 
 from elip.data.datasets import Sample, collate_samples
 from elip.data.images import ImageFolder
-from elip.data.shards import ShardedPretrainStream, are_shards, count_samples, find_shards, read_shard
+from elip.data.shards import ShardStream, are_shards, count_samples, find_shards, read_shard
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import ConfigError, DataError
+from elip.task.pairs import pair_sample, read_pair
 
 Files = dict[str, bytes]
 BATCH = 2
+PAIRS = partial(pair_sample, read=read_pair, max_words=30)
 
 
 def picture(number: int, file_format: str = "PNG") -> bytes:
@@ -59,12 +62,12 @@ def shards(write_shard: Callable[..., Path]) -> list[Path]:
     ]
 
 
-def stream_of(shards: Sequence[Path], **options: Any) -> ShardedPretrainStream:
+def stream_of(shards: Sequence[Path], **options: Any) -> ShardStream:
     defaults: dict[str, Any] = {"seed": 0, "batch_size": BATCH, "buffer_size": 3}
-    return ShardedPretrainStream(shards, ImageFolder(), TrainTransform(8), **{**defaults, **options})
+    return ShardStream(shards, PAIRS, ImageFolder(), TrainTransform(8), **{**defaults, **options})
 
 
-def loader(stream: ShardedPretrainStream, num_workers: int) -> DataLoader:
+def loader(stream: ShardStream, num_workers: int) -> DataLoader:
     return DataLoader(stream, batch_size=BATCH, num_workers=num_workers, collate_fn=collate_samples)
 
 
@@ -81,7 +84,7 @@ def test_a_sample_holds_image_and_clean_caption(shards: list[Path]) -> None:
 
 def test_picture_and_caption_of_a_sample_belong_together(shards: list[Path]) -> None:
     whole = EvalTransform(9)
-    stream = ShardedPretrainStream(shards, ImageFolder(), lambda image, rng: whole(image), seed=0, batch_size=1)  # type: ignore[arg-type]
+    stream = ShardStream(shards, PAIRS, ImageFolder(), lambda image, rng: whole(image), seed=0, batch_size=1)  # type: ignore[arg-type]
     for sample in stream:
         number = int(sample["caption"].split()[1])
         assert torch.equal(sample["image"], whole(Image.open(io.BytesIO(picture(number)))))
@@ -145,6 +148,13 @@ def test_a_resumed_epoch_goes_on_with_exactly_the_next_batch(
     for one, other in zip(expected[batches_done:], resumed, strict=True):
         assert one["caption"] == other["caption"]
         assert torch.equal(one["image"], other["image"])
+
+
+def test_each_sample_names_its_picture_by_shard_and_key(shards: list[Path]) -> None:
+    stream = stream_of(shards)
+    stream.make_sample = lambda item, _pictures, _rng: {"caption": item["image"]}
+    assert {f"{shards[0]}/0000.png", f"{shards[7]}/0031.png"} < set(captions(list(stream)))
+    assert len(set(captions(list(stream)))) == 32
 
 
 def test_resuming_within_a_batch_is_refused(shards: list[Path]) -> None:

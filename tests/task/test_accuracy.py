@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from elip.data.labelled import Labelled
 from elip.models.classifier import Classified
 from elip.reduction.guide import Watch
 from elip.sheets import Example
 from elip.task import EvalResult, examples
 from elip.task.accuracy import evaluate_classifier
+from elip.task.labelled import Labelled
 from elip.testing import LocalEvaluator
 
 LABELS = ("no", "maybe", "yes")

@@ -12,7 +12,7 @@ from elip.data.digitscenes.grounding import (
     reference_file,
 )
 from elip.data.digitscenes.pictures import Picture
-from elip.data.digitscenes.questions import ANSWERS, NUM_QUESTIONS, Question, questions
+from elip.data.digitscenes.questions import ANSWERS, NUM_QUESTIONS, SceneQuestion, questions
 from elip.data.digitscenes.statements import statements
 
 Items = list[dict[str, Any]]
@@ -61,7 +61,7 @@ def _vqa_train(pictures: list[Picture]) -> Items:
 
 
 def _vqa_test(pictures: list[Picture]) -> Items:
-    def item(picture: Picture, number: int, question: Question) -> dict[str, Any]:
+    def item(picture: Picture, number: int, question: SceneQuestion) -> dict[str, Any]:
         question_id = picture.scene.image_id * NUM_QUESTIONS + number
         return {
             "question_id": question_id,

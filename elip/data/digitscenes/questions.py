@@ -39,7 +39,7 @@ _SLIPS = {  # what an annotator says who sees the same and calls it something el
 }
 
 
-class Question(NamedTuple):
+class SceneQuestion(NamedTuple):
     """A question, the answer that the scene gives, and what ten people said."""
 
     text: str
@@ -47,14 +47,14 @@ class Question(NamedTuple):
     answers: list[str]
 
 
-def questions(scene: Scene) -> list[Question]:
+def questions(scene: Scene) -> list[SceneQuestion]:
     """Return four questions of different kinds about a picture."""
     rng = scene.rng("questions")
-    asked: list[Question] = []
+    asked: list[SceneQuestion] = []
     for kind in rng.sample(tuple(_KINDS), len(_KINDS)):
         pair = _KINDS[kind](scene, rng)
         if pair and len(asked) < NUM_QUESTIONS:
-            asked.append(Question(*pair, _annotators(pair[1], rng)))
+            asked.append(SceneQuestion(*pair, _annotators(pair[1], rng)))
     return asked
 
 

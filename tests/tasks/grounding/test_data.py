@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from elip.data.annotations import load_annotations
+from elip.data.datasets import EvalDataset
 from elip.data.images import ImageFolder
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
-from tasks.grounding.data import GroundingEvalItem, GroundingEvalSet, GroundingItem, RefData
-from tests.data.conftest import WriteJson
+from tasks.grounding.data import Expression, GroundingEvalItem, GroundingItem, RefData, Target, grounding_set
+from tests.conftest import WriteJson
 
 ITEM = {"image": "a.png", "text": "The red one.", "ref_id": 7}
 REF = {"ref_id": 7, "ann_id": 3, "image_id": 5, "split": "testA"}
@@ -24,13 +25,13 @@ INSTANCES: dict[str, list[Any]] = {
 DETECTIONS = {"5": [[1, 2, 3, 4], [9, 9, 5, 5]]}
 
 
-def make(tmp_path: Path, write_json: WriteJson, **changes: Any) -> GroundingEvalSet:
+def make(tmp_path: Path, write_json: WriteJson, **changes: Any) -> EvalDataset[Expression]:
     """Return the set of one text, some of its files changed."""
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     given = {"items": [ITEM], "refs": [REF], "instances": INSTANCES, "detections": DETECTIONS, **changes}
     paths = {name: write_json(json.dumps(content), f"{name}.json") for name, content in given.items()}
     annotations = load_annotations([paths.pop("items")], GroundingEvalItem)
-    return GroundingEvalSet(annotations, RefData(**paths), ImageFolder(tmp_path), EvalTransform(16))
+    return grounding_set(annotations, RefData(**paths), ImageFolder(tmp_path), EvalTransform(16))
 
 
 def test_a_text_comes_with_its_picture_and_all_that_scores_it(tmp_path: Path, write_json: WriteJson) -> None:
@@ -38,8 +39,12 @@ def test_a_text_comes_with_its_picture_and_all_that_scores_it(tmp_path: Path, wr
     assert len(data) == 1
     assert data[0]["caption"] == "the red one"
     assert data[0]["image"].shape == (3, 16, 16)
-    (target,) = data.targets
+    (target,) = targets_of(data)
     assert target == ("testA", (20, 30), [1, 2, 3, 4], [[1, 2, 3, 4], [9, 9, 5, 5]])
+
+
+def targets_of(data: EvalDataset[Expression]) -> list[Target]:
+    return [example.target for example in data.examples]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_what_is_wrong_is_named_with_its_file(
 
 
 def test_what_a_detector_says_beside_a_box_is_passed_over(tmp_path: Path, write_json: WriteJson) -> None:
-    (target,) = make(tmp_path, write_json, detections={"5": [[1, 2, 3, 4, 0.9, 17]]}).targets
+    (target,) = targets_of(make(tmp_path, write_json, detections={"5": [[1, 2, 3, 4, 0.9, 17]]}))
     assert target.detections == [[1, 2, 3, 4]]
 
 
@@ -112,7 +117,8 @@ def test_a_true_box_without_area_on_its_picture_is_refused(tmp_path: Path, write
 
 def test_boxes_are_cut_at_the_edges_of_their_picture(tmp_path: Path, write_json: WriteJson) -> None:
     instances = {**INSTANCES, "annotations": [{"id": 3, "bbox": [-1, -2, 3, 4]}]}
-    (target,) = make(tmp_path, write_json, instances=instances, detections={"5": [[25, 15, 10, 10]]}).targets
+    data = make(tmp_path, write_json, instances=instances, detections={"5": [[25, 15, 10, 10]]})
+    (target,) = targets_of(data)
     assert (target.box, target.detections) == ([0, 0, 2, 2], [[25, 15, 5, 5]])
 
 
@@ -121,14 +127,14 @@ def test_detections_without_area_are_passed_over_and_counted_once_a_picture(
 ) -> None:
     detections = {"5": [[40, 0, 5, 5], [1, 2, 3, 4], [nan, 0, 1, 1], [3, 3, 0, 0]]}
     data = make(tmp_path, write_json, items=[ITEM, ITEM], detections=detections)
-    assert [target.detections for target in data.targets] == [[[1, 2, 3, 4]]] * 2
+    assert [target.detections for target in targets_of(data)] == [[[1, 2, 3, 4]]] * 2
     (message,) = caplog.messages
     assert "detections.json: 3 boxes are passed over, as they have no area on their pictures" in message
     assert message.endswith("first is [40.0, 0.0, 5.0, 5.0] (left, top, width, height) in picture 5 of 30 x 20 pixels")
 
 
 def test_an_id_may_come_again_where_it_says_the_same(tmp_path: Path, write_json: WriteJson) -> None:
-    assert len(make(tmp_path, write_json, refs=[REF, {**REF, "sentences": ["a"]}]).targets) == 1
+    assert len(make(tmp_path, write_json, refs=[REF, {**REF, "sentences": ["a"]}])) == 1
 
 
 @pytest.mark.parametrize("size", [(30, 20), (15, 10), (60, 41), (300, 200)])

@@ -8,23 +8,25 @@ import pytest
 from PIL import Image
 
 from elip.data.annotations import load_annotations
+from elip.data.datasets import EvalDataset
 from elip.data.images import ImageFolder
-from elip.data.retrieval import RetrievalEvalItem
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError
-from tasks.nlvr_pretrain.data import AssignmentEvalSet
+from elip.task.labelled import Labelled
+from elip.task.pairs import CaptionedItem
+from tasks.nlvr_pretrain.data import assignment_set
 from tasks.nlvr_pretrain.objective import CHOICES
-from tests.data.conftest import WriteJson
+from tests.conftest import WriteJson
 
-MakeSet = Callable[[int], AssignmentEvalSet]
+MakeSet = Callable[[int], EvalDataset[Labelled]]
 
 
 @pytest.fixture
 def make_set(write_json: WriteJson, image_root: Path) -> MakeSet:
-    def make(num_pictures: int) -> AssignmentEvalSet:
+    def make(num_pictures: int) -> EvalDataset[Labelled]:
         items = [{"image": f"{i}.png", "caption": [f"{i} a", f"{i} b", f"{i} c"]} for i in range(num_pictures)]
-        annotations = load_annotations([write_json(items)], RetrievalEvalItem)
-        return AssignmentEvalSet(annotations, ImageFolder(image_root), EvalTransform(8), max_words=30)
+        annotations = load_annotations([write_json(items)], CaptionedItem)
+        return assignment_set(annotations, ImageFolder(image_root), EvalTransform(8), max_words=30)
 
     return make
 

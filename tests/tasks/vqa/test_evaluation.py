@@ -28,13 +28,12 @@ class Data:
     """Four questions; the image of each is its number in every pixel."""
 
     def __init__(self, has_answers: bool) -> None:
-        self.has_answers = has_answers
-        self.questions = [
+        self.examples = [
             Question(i + 70, f"{i}.png", f"question {i}", SAID[i] if has_answers else []) for i in range(4)
         ]
 
     def __len__(self) -> int:
-        return len(self.questions)
+        return len(self.examples)
 
     def __getitem__(self, index: int) -> Tensor:
         return torch.full((3, 8, 8), float(index))

@@ -3,6 +3,7 @@
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from PIL import Image
 from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations, load_annotations
-from elip.data.datasets import SampleKey, usable_caption
+from elip.data.datasets import EvalDataset, SampleKey, TrainDataset, read_examples
 from elip.data.images import ImageFolder
-from elip.data.labelled import Labelled, LabelledEvalSet, LabelledTrainSet, read_all
+from elip.data.text import usable_caption
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
-from tests.data.conftest import WriteJson
+from elip.task.labelled import Labelled, labelled_sample, read_and_sample, read_text
+from tests.conftest import WriteJson
 
 ITEMS: list[dict[str, Any]] = [
     {"pictures": ["1.png", "2.png"], "text": "A  cat!", "label": "yes"},
@@ -44,14 +46,15 @@ def load(write_json: WriteJson) -> Load:
     return lambda items: load_annotations([write_json(items)], Item)
 
 
-def train_set(annotations: Annotations[Item], root: Path, skip_broken: bool = False) -> LabelledTrainSet[Item]:
-    return LabelledTrainSet(
-        annotations, ImageFolder(root), TrainTransform(8), seed=0, read=read, skip_broken=skip_broken
-    )
+def train_set(annotations: Annotations[Item], root: Path, skip_broken: bool = False) -> TrainDataset[Item]:
+    make_sample, texts = partial(read_and_sample, read=read), partial(read_text, read=read)
+    images, transform = ImageFolder(root), TrainTransform(8)
+    return TrainDataset(annotations, make_sample, images, transform, seed=0, texts=texts, skip_broken=skip_broken)
 
 
-def eval_set(annotations: Annotations[Item], root: Path) -> LabelledEvalSet:
-    return LabelledEvalSet(annotations, read_all(annotations, read), ImageFolder(root), EvalTransform(8))
+def eval_set(annotations: Annotations[Item], root: Path) -> EvalDataset[Labelled]:
+    examples = read_examples(annotations, read)
+    return EvalDataset(examples, labelled_sample, ImageFolder(root), EvalTransform(8), annotations.where)
 
 
 def test_one_picture_is_a_picture_and_several_are_stacked(load: Load, image_root: Path) -> None:
@@ -80,7 +83,7 @@ def test_each_picture_of_a_training_sample_has_a_crop_of_its_own_and_each_epoch_
 
 def test_reading_all_names_the_item_that_is_broken(load: Load) -> None:
     with pytest.raises(DataError, match=r"items\.json item 1: field 'text' is empty after cleaning: '!'"):
-        read_all(load([ITEMS[0], {**ITEMS[1], "text": "!"}]), read)
+        read_examples(load([ITEMS[0], {**ITEMS[1], "text": "!"}]), read)
 
 
 def test_a_missing_picture_is_named_with_item_and_field(load: Load, image_root: Path) -> None:
