@@ -10,6 +10,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from elip.errors import ElipError
+from elip.hosts.reduced import Reduced
 from elip.hosts.timm import TimmHost
 from elip.reduction.walk import Host
 
@@ -21,6 +22,10 @@ class HostClass(Protocol):
 
     def __call__(self, vit: nn.Module) -> Host:
         """Return the host of a ViT, or of a module that has its parts under their names."""
+        ...
+
+    def reduced_class(self, vit: nn.Module) -> type[Reduced]:
+        """Return the class that such a ViT has under a reducer."""
         ...
 
     def check(self, vit: nn.Module) -> None:

@@ -4,16 +4,20 @@ Attention is fused (`scaled_dot_product_attention`) wherever a reducer's wishes 
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from functools import cache
+from typing import Any, NoReturn, cast
 
 import torch
-from timm.layers import Attention, PatchDropout
+from timm.layers import Attention, PatchDropout, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.errors import ElipError
+from elip.hosts.reduced import Reduced
 from elip.reduction.reducer import AttentionFacts, Needs, Wishes
+from elip.reduction.tokens import Tokens
+from elip.reduction.walk import BlockHalves
 
 _REMEDY = "Take a plain ViT or DeiT of timm (vit_*, deit_*, deit3_*)."
 
@@ -24,11 +28,7 @@ class TimmBlock:
     def __init__(self, block: Block) -> None:
         self._block = block
         self._attn = cast(Attention, block.attn)
-
-    @property
-    def num_heads(self) -> int:
-        """Attention heads."""
-        return self._attn.num_heads
+        self.num_heads: int = self._attn.num_heads
 
     def attention(self, x: Tensor, num_prefix: int, wishes: Wishes) -> tuple[Tensor, AttentionFacts]:
         block = self._block
@@ -44,29 +44,35 @@ class TimmBlock:
 
 
 class TimmHost:
-    """timm's `VisionTransformer`, or a module that has its parts under their names. See `elip.reduction.walk.Host`.
+    """timm's `VisionTransformer`. See `elip.reduction.walk.Host`.
 
     Args:
         vit: checked before (`check`); cheap enough to be made for each pass.
     """
 
     def __init__(self, vit: nn.Module) -> None:
-        self._vit: Any = vit
-        self.blocks: Sequence[TimmBlock] = [TimmBlock(cast(Block, block)) for block in self._vit.blocks]
-        self.grid: tuple[int, int] = tuple(self._vit.patch_embed.grid_size)
-        self.width: int = self._vit.embed_dim
-        self.num_prefix_tokens: int = self._vit.num_prefix_tokens
-        self.has_class_token: bool = self._vit.has_class_token
+        assert isinstance(vit, VisionTransformer)
+        self._vit = vit
+        self.blocks: Sequence[BlockHalves] = [TimmBlock(cast(Block, block)) for block in vit.blocks]
+        self.grid: tuple[int, int] = tuple(cast(PatchEmbed, vit.patch_embed).grid_size)
+        self.width: int = vit.embed_dim
+        self.num_prefix_tokens: int = vit.num_prefix_tokens
+        self.has_class_token: bool = vit.has_class_token
 
     @staticmethod
     def check(vit: nn.Module) -> None:
         """Raise an error that names the first part of a ViT that is not the standard one."""
         if not isinstance(vit, VisionTransformer):
             raise ElipError(f"{type(vit).__name__} is not a timm VisionTransformer. {_REMEDY}")
+        replaced = {"forward", "forward_features"} & vars(vit).keys()
+        if replaced:
+            raise ElipError(f"the {', '.join(sorted(replaced))} of this ViT was replaced by another function.")
+        if type(vit).forward_features not in (VisionTransformer.forward_features, _OfTimm.forward_features):
+            raise ElipError(f"{type(vit).__name__} has a forward_features of its own. {_REMEDY}")
         if isinstance(vit.get_submodule("patch_drop"), PatchDropout):
             raise ElipError("this ViT drops patches by itself (patch_drop_rate); use the reducer 'random' instead.")
         if vit.dynamic_img_size:
-            raise ElipError("dynamic_img_size is not supported: set model.vision.image_size.")
+            raise ElipError("dynamic_img_size is not supported: a reducer is made for one number of patches.")
         for index, block in enumerate(vit.blocks):
             if type(block) is not Block or type(block.attn) is not Attention:
                 kind = f"{type(block).__name__} with {type(getattr(block, 'attn', None)).__name__}"
@@ -74,22 +80,68 @@ class TimmHost:
                     f"block {index} of this ViT is a {kind}, not a pre-norm Block with Attention. {_REMEDY}"
                 )
 
+    @staticmethod
+    def reduced_class(vit: nn.Module) -> type[Reduced]:
+        """Return the class of a ViT under a reducer, which is one of the ViT's own class, too."""
+        if isinstance(vit, Reduced):
+            return type(vit)
+        cls: Any = type(vit)
+        return ReducedVisionTransformer if cls is VisionTransformer else _reduced_subclass(cls)
+
     def embed(self, image: Tensor) -> Tensor:
         vit = self._vit
-        x = vit.patch_embed(image)
-        own = (getattr(vit, name, None) for name in ("cls_token", "reg_token"))
-        prefix = [token.expand(len(x), -1, -1) for token in own if token is not None]
-        position = getattr(vit, "pos_embed", None)
-        # Where the class token has no place of its own (DeiT-III, registers), positions are added before it is.
-        if position is not None and vit.no_embed_class:
-            x = x + position
-        x = torch.cat([*prefix, x], dim=1) if prefix else x
-        if position is not None and not vit.no_embed_class:
-            x = x + position
-        return vit.norm_pre(vit.pos_drop(x))
+        # timm's own way to place class token, registers and positions: models differ in it, and subclasses change it.
+        return vit.norm_pre(vit._pos_embed(vit.patch_embed(image)))
 
     def norm(self, x: Tensor) -> Tensor:
         return self._vit.norm(x)
+
+    def head(self, x: Tensor) -> Tensor:
+        return self._vit.forward_head(x)
+
+
+class _OfTimm(Reduced):
+    """What a timm ViT under a reducer does in another way."""
+
+    @property
+    def host(self) -> TimmHost:
+        return TimmHost(self)
+
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Return prefix tokens and the patch tokens left, after the final norm: [B, 3, H, W] to [B, P + N, D]."""
+        if attn_mask is not None or is_causal:
+            raise ElipError("a ViT under a reducer takes no attention mask: which tokens there are is the reducer's.")
+        output = self.walk(x, source=False)
+        return output.embeds if output.tokens.mask is None else _filled(output.embeds, output.tokens)
+
+    def forward_intermediates(self, *args: object, **options: object) -> NoReturn:
+        """Raise an error: the blocks' outputs have no common grid."""
+        raise ElipError(
+            "tokens of a ViT under a reducer are on no grid that all blocks share. Take forward_intermediates from the "
+            "model that was wrapped, or the final tokens on their grid: walk(images).restore()."
+        )
+
+
+class ReducedVisionTransformer(_OfTimm, VisionTransformer):
+    """timm's `VisionTransformer` under a reducer."""
+
+
+@cache
+def _reduced_subclass(cls: Any) -> type[Reduced]:
+    """Return the class of ViTs of a subclass of timm's under a reducer, such as those with a distillation token."""
+    return type(f"Reduced{cls.__name__}", (_OfTimm, cls), {})
+
+
+def _filled(embeds: Tensor, tokens: Tokens) -> Tensor:
+    """Return all tokens [B, P + N, D] with the mean of an image's patch tokens wherever there is no token.
+
+    Images that keep fewer tokens than others have such places, and timm's pooling knows nothing of them. Filled so,
+    the mean over all places is that of the tokens, and the greatest of all is the greatest of theirs.
+    """
+    assert tokens.mask is not None
+    there = tokens.mask.unsqueeze(-1)
+    mean = (tokens.x * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp_min(1)
+    return torch.cat([embeds[:, : -tokens.num_tokens], torch.where(there, tokens.x, mean)], dim=1)
 
 
 def self_attention(

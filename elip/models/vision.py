@@ -1,21 +1,20 @@
 """A timm Vision Transformer whose blocks run under a token reducer."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 import timm
-import torch
-from timm.models.vision_transformer import VisionTransformer, global_pool_nlc
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError, did_you_mean
 from elip.hosts import host_class
+from elip.hosts.sharing import REGISTERS, shared
+from elip.reduction.encoder import EncoderInfo
 from elip.reduction.guide import Guide, Watch
-from elip.reduction.reducer import EncoderInfo, TokenReducer
-from elip.reduction.walk import BlockHalves, Host, LookAhead, VisionOutput, encoder_info, walk
+from elip.reduction.reducer import TokenReducer
+from elip.reduction.walk import Host, LookAhead, VisionOutput, encoder_info, walk
 
 _LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"}
 """Options of timm's that would load weights without an account of them."""
@@ -48,28 +47,20 @@ class VisionEncoder(nn.Module):
     cost_part: ClassVar[str] = "vision"
 
     patch_embed: nn.Module
-    pos_drop: nn.Module
-    norm_pre: nn.Module
     blocks: nn.Sequential
     norm: nn.Module
-    fc_norm: nn.Module
-    head_drop: nn.Module
-    head: nn.Module
+    _vit: nn.Module
 
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()
         self._host_of = host_class(vit)
-        vit = cast(VisionTransformer, vit)
-        for name, parameter in vit.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
-        for name, module in vit.named_children():
-            self.add_module(name, module)
-        self.embed_dim: int = vit.embed_dim
-        self.num_prefix_tokens: int = vit.num_prefix_tokens
-        self.has_class_token: bool = vit.has_class_token
-        self.pooling: str = vit.global_pool
-        self.no_embed_class: bool = vit.no_embed_class
-        self.pool_include_prefix: bool = vit.pool_include_prefix
+        vit = shared(vit, type(vit))
+        # Parameters go by the model's own names, and yet the model's own methods must find them: both have the very
+        # same registers, so that whatever moves, replaces or copies the encoder's parameters does so with the model's.
+        # The model itself stays out of the register of modules, in which everything would get a second name.
+        for register in REGISTERS:
+            self.__dict__[register] = vit.__dict__[register]
+        self.__dict__["_vit"] = vit
         self.normalization: Normalization | None = normalization_of(vit)
         self.checkpoint_activations = False
         self.look_ahead = LookAhead()
@@ -87,7 +78,7 @@ class VisionEncoder(nn.Module):
     @property
     def host(self) -> Host:
         """This encoder as the walk over its blocks sees it."""
-        return self._host_of(self)
+        return self._host_of(self._vit)
 
     @property
     def depth(self) -> int:
@@ -108,9 +99,20 @@ class VisionEncoder(nn.Module):
         """Return what a reducer may know of this encoder."""
         return encoder_info(self.host, text_width)
 
-    def halves(self, block: int) -> BlockHalves:
-        """Return one block in its two halves."""
-        return self.host.blocks[block]
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of tokens in front of the patches: CLS and registers."""
+        return self.host.num_prefix_tokens
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first of them is CLS."""
+        return self.host.has_class_token
+
+    @property
+    def no_embed_class(self) -> bool:
+        """Whether prefix tokens have no position embedding."""
+        return bool(getattr(self._vit, "no_embed_class", False))
 
     def embed(self, image: Tensor) -> Tensor:
         """Return prefix and patch tokens with their positions, as block 0 gets them: [B, P + N, D]."""
@@ -138,36 +140,16 @@ class VisionEncoder(nn.Module):
             guide,
             watch,
             training=self.training,
+            recompute=self.checkpoint_activations,
             look_ahead=self.look_ahead,
-            run=self._run,
         )
 
-    def pooled(self, embeds: Tensor) -> Tensor:
-        """Return one vector an image as timm pools it: [B, P + N, D] to [B, D]."""
-        pool = self._modules.get("attn_pool")
-        if pool is None:
-            x = global_pool_nlc(embeds, self.pooling, self.num_prefix_tokens, self.pool_include_prefix)
-        else:
-            x = pool(embeds if self.pool_include_prefix else embeds[:, self.num_prefix_tokens :])
-        return self.fc_norm(x)
-
     def classify(self, embeds: Tensor) -> Tensor:
-        """Return timm's class logits: [B, P + N, D] to [B, classes]."""
-        return self.head(self.head_drop(self.pooled(embeds)))
+        """Return the model's own class logits, or its pooled feature if it has no classifier: [B, P + N, D] to [B, C].
 
-    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a half of a block, so that the backward pass computes its activations again if that is wanted."""
-        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
-        return function(*args)
-
-
-def normalization_of(vit: nn.Module) -> Normalization | None:
-    """Return what the model's own config says its images are normalised by; None where it says nothing."""
-    config = getattr(vit, "pretrained_cfg", None) or {}
-    if not {"mean", "std"} <= config.keys():
-        return None
-    return Normalization(tuple(config["mean"]), tuple(config["std"]))
+        Its pooling counts each token once, however many patches it stands for.
+        """
+        return self.host.head(embeds)
 
 
 def create_vit(config: VisionConfig, num_classes: int = 0) -> VisionTransformer:
@@ -187,7 +169,8 @@ def create_vit(config: VisionConfig, num_classes: int = 0) -> VisionTransformer:
             f"model.vision.options.{option}: weights are named by model.vision.weights (timm, or a file)."
         )
     try:
-        vit = timm.create_model(config.name, img_size=config.image_size, num_classes=num_classes, **config.options)
+        made = timm.create_model(config.name, img_size=config.image_size, num_classes=num_classes, **config.options)
+        vit = cast(VisionTransformer, made)
         host_class(vit)  # refuses what no reducer could act in, before weights are read for it
     except ElipError:
         raise
@@ -196,6 +179,14 @@ def create_vit(config: VisionConfig, num_classes: int = 0) -> VisionTransformer:
         raise ConfigError(f"model.vision: timm cannot build {config.name!r} with these settings: {reason}") from error
     _check_patches(vit, config.image_size)
     return vit
+
+
+def normalization_of(vit: nn.Module) -> Normalization | None:
+    """Return what the model's own config says its images are normalised by; None where it says nothing."""
+    config = getattr(vit, "pretrained_cfg", None) or {}
+    if not {"mean", "std"} <= config.keys():
+        return None
+    return Normalization(tuple(config["mean"]), tuple(config["std"]))
 
 
 def _check_patches(vit: VisionTransformer, side: int) -> None:

@@ -13,13 +13,14 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from elip.errors import ElipError
+from elip.reduction.encoder import EncoderInfo
 from elip.reduction.guide import Guide, Teacher, TeacherNeeds, Watch
 from elip.reduction.reducer import (
     AttentionFacts,
     Blocks,
-    EncoderInfo,
     Needs,
     NoReduction,
     ReductionContext,
@@ -31,7 +32,7 @@ from elip.reduction.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 Run = Callable[..., Any]
-"""Calls a function with arguments: at once, or so that its activations are computed again in the backward pass."""
+"""Calls a function with arguments, in a place or in a way of its own."""
 
 
 class BlockHalves(Protocol):
@@ -75,6 +76,10 @@ class Host(Protocol):
 
     def norm(self, x: Tensor) -> Tensor:
         """Return all tokens after what follows the last block."""
+        ...
+
+    def head(self, x: Tensor) -> Tensor:
+        """Return what the ViT itself makes of the tokens after `norm`, pooled: class logits, or a feature."""
         ...
 
 
@@ -187,7 +192,7 @@ class LookAhead(nn.Module):
 class _BlocksAhead(Blocks):
     """The blocks of a host, as a reducer that looks ahead may use them."""
 
-    def __init__(self, host: Host, look_ahead: LookAhead) -> None:
+    def __init__(self, host: Host, look_ahead: Run) -> None:
         self._host = host
         self._look_ahead = look_ahead
 
@@ -212,6 +217,11 @@ def _at_once(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
+def _recomputed(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a half of a block so that the backward pass computes its activations again, instead of keeping them."""
+    return checkpoint(function, *args, use_reentrant=False)
+
+
 def walk(
     host: Host,
     image: Tensor,
@@ -220,8 +230,8 @@ def walk(
     watch: Watch | None = None,
     *,
     training: bool = False,
-    look_ahead: LookAhead | None = None,
-    run: Run = _at_once,
+    recompute: bool = False,
+    look_ahead: Run = _at_once,
 ) -> VisionOutput:
     """Return the image's tokens, reduced on the way.
 
@@ -232,8 +242,8 @@ def walk(
         guide: what may decide which patches to keep.
         watch: what to give back beside the tokens.
         training: whether the pass is one of training.
-        look_ahead: where reducers run blocks ahead.
-        run: calls the halves of the blocks.
+        recompute: compute activations again in the backward pass of a training, which saves memory.
+        look_ahead: calls what reducers run ahead; an encoder's `LookAhead`, so that it can be told apart.
 
     Raises:
         ElipError: the reducer is strict and there is no text; a block is watched that is not there.
@@ -243,7 +253,9 @@ def walk(
         if not 0 <= block < len(host.blocks):
             raise ElipError(f"block {block} cannot be watched: this ViT has blocks 0 to {len(host.blocks) - 1}.")
     reducer = _usable(reducer, guide)
-    context = ReductionContext(_BlocksAhead(host, look_ahead or LookAhead()), training, guide)
+    context = ReductionContext(_BlocksAhead(host, look_ahead), training, guide)
+    # Reducers run outside: they keep state and may draw random numbers, which a second call would not find as it was.
+    run = _recomputed if recompute and training and torch.is_grad_enabled() else _at_once
     state = _Pass(host, reducer, context, watch, run)
     x = host.embed(image)
     tokens = Tokens.start(x[:, host.num_prefix_tokens :], host.grid, watch.source)
