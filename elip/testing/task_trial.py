@@ -9,8 +9,8 @@ from torch.utils.data import IterableDataset
 
 from elip.config.schema import RunConfig
 from elip.data.datasets import SampleKey
-from elip.rng import separate_rng
 from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput, Task
+from elip.undisturbed import undisturbed
 
 BATCH_SIZE = 4
 HALF_WAY = Progress(step=3, total_steps=6, steps_per_epoch=3)
@@ -32,7 +32,7 @@ class TaskTrial:
 
     def task(self, seed: int = 0, config: RunConfig | None = None) -> Task[Any]:
         """Return a new task in training mode, the same one for the same seed."""
-        with separate_rng(seed):
+        with undisturbed(seed=seed):
             return self.cls(config or self.config).train()
 
     def without_data(self) -> RunConfig:
@@ -44,13 +44,13 @@ class TaskTrial:
 
     def made_up_batch(self, task: Task[Any]) -> Batch:
         """Return the task's `example_batch`, the same one each time."""
-        with separate_rng(SEED):
+        with undisturbed(seed=SEED):
             return task.example_batch(BATCH_SIZE)
 
     def real_batch(self, task: Task[Any]) -> Batch:
         """Return the first samples of the training set."""
         dataset: Any = task.train_dataset()
-        with separate_rng(SEED):
+        with undisturbed(seed=SEED):
             if isinstance(dataset, IterableDataset):
                 samples = list(islice(iter(dataset), BATCH_SIZE))
             else:
@@ -61,7 +61,7 @@ class TaskTrial:
 
     def step(self, task: Task[Any], batch: Batch) -> StepOutput:
         """Return what a training step half way through a run gives, with the same random numbers each time."""
-        with separate_rng(SEED):
+        with undisturbed(seed=SEED):
             return task.training_step(batch, HALF_WAY)
 
     @torch.no_grad()
