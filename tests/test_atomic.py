@@ -97,9 +97,16 @@ def test_a_failed_write_leaves_no_part(tmp_path: Path) -> None:
 
 
 def test_parts_that_killed_writers_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "eval/test").mkdir(parents=True)
-    stale = ["best.pt.0123abcd.part", "eval/test/metrics.json.0123abcd.part", "checkpoint-00000003.pt.part"]
-    kept = ["notes.part", "best.pt", "eval/test/metrics.json"]
+    for folder in ("eval/test", "sheets", "deep/er"):
+        (tmp_path / folder).mkdir(parents=True)
+    stale = ["best.pt.0123abcd.part", "eval/test/metrics.json.0123abcd.part", "sheets/a.png.01234567.part"]
+    kept = [
+        "notes.part",
+        "checkpoint-00000003.pt.part",
+        "deep/er/a.pt.01234567.part",
+        "best.pt",
+        "eval/test/metrics.json",
+    ]
     for name in (*stale, *kept):
         (tmp_path / name).write_text("x")
     (tmp_path / "last.pt.0123abcd.part").symlink_to(tmp_path / "best.pt")
@@ -107,7 +114,7 @@ def test_parts_that_killed_writers_left_are_removed_and_nothing_else(tmp_path: P
     during = []
 
     def write(_file: BinaryIO) -> None:
-        during.extend(remove_stale_parts(tmp_path))
+        during.extend(remove_stale_parts(tmp_path, ("*", "eval/*/*", "sheets/*")))
 
     write_atomically(tmp_path / "config.yaml", write)
     assert sorted(map(str, during)) == sorted(str(tmp_path / name) for name in stale)

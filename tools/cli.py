@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
+from elip.atomic import replacing
 from elip.errors import ElipError, Interrupted
 
 P = ParamSpec("P")
@@ -45,12 +46,17 @@ def _check_words(argv: object) -> None:
             raise ElipError(f"command line: {word!r} holds a NUL character, which no name and no path has. Remove it.")
 
 
-def write(target: str, text: str, option: str) -> None:
-    """Write to a file, or to standard output."""
+def write(target: str, content: str | bytes, option: str) -> None:
+    """Write to a file, all or nothing, or to standard output."""
     if target == STDOUT:
-        print(text, end="")
+        print(content, end="")
         return
+    path, data = Path(target), content.encode() if isinstance(content, str) else content
     try:
-        Path(target).write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():  # a device or a pipe is written into, and stays what it is
+            path.write_bytes(data)
+            return
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
         raise ElipError(f"{option}: cannot write {target}: {error.strerror}.") from error

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from elip.errors import ConfigError, ElipError
+from elip.errors import ConfigError
+from tools.cli import write
 from tools.outcomes import Outcome
 
 FORMATS = ("png", "svg", "pdf")
@@ -110,7 +111,4 @@ def _style(index: int) -> dict[str, Any]:
 def _save(figure: Any, path: Path, kind: str) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format=kind, dpi=150)
-    try:
-        path.write_bytes(picture.getvalue())
-    except OSError as error:
-        raise ElipError(f"--plot: cannot write {path}: {error.strerror}.") from error
+    write(str(path), picture.getvalue(), "--plot")

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from elip.atomic import write_atomically
+from elip.atomic import write_text
 from elip.config.messages import Place, explain, spell
 from elip.config.schema import ReducerConfig, RunConfig, TaskConfig
 from elip.config.sources import COMMAND_LINE, Draft, from_mapping, read_files, read_overrides
@@ -77,7 +77,7 @@ def save_config(config: RunConfig, path: Path) -> None:
     """Write the config as YAML, every default spelt out; `load_config` gives it back. All is written, or nothing."""
     text = _to_yaml(config_to_dict(config))
     try:
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_text(path, text)
     except ElipError as error:
         raise ConfigError(str(error)) from error
 
@@ -135,7 +135,8 @@ def _refuse_imports(draft: Draft, plugins: Sequence[str]) -> None:
                 draft,
                 ("plugins",),
                 f"the run used the plug-in {plugin}{here}, and importing it would run its code, so that is done only "
-                f"where you name it. If you trust it, add: {again} (or the path where it lies now)",
+                f"where you name it. If you trust it, add: {again} (in Python: "
+                f"plugins={list(plugins)}), or the path where it lies now",
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import pyarrow as pa
 
@@ -97,16 +97,16 @@ def load_annotations(paths: Sequence[str | Path], fields: type[ItemT]) -> Annota
 
 def _checked_table(source: Path, check: FieldCheck[Any]) -> Path:
     """Return the Arrow file of `source`; both it and the check are done once for all processes and runs."""
-    table = cached_file(source, ".arrow", lambda target: _convert(source, target, check.shape), _check_table)
+    table = cached_file(source, ".arrow", lambda file: _convert(source, file, check.shape), _check_table)
     allowed = sha256(check.fingerprint.encode()).hexdigest()[:8]
-    cached_file(source, f".{allowed}.checked", lambda target: _check_items(source, table, check, target))
+    cached_file(source, f".{allowed}.checked", lambda _: _check_items(source, table, check))
     return table
 
 
-def _convert(source: Path, table: Path, shape: Any) -> None:
+def _convert(source: Path, table: BinaryIO, shape: Any) -> None:
     logger.info("indexing %s", source)
     items, digest = read_items(source, shape), sha256()
-    with pa.OSFile(str(table), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+    with pa.ipc.new_file(table, _SCHEMA) as writer:
         while rows := [text.encode() for text in islice(items, _ROWS_PER_BATCH)]:
             writer.write_batch(_batch(rows))
             for row in rows:
@@ -124,11 +124,10 @@ def _digest(table: Path) -> str:
     return reader.get_batch_with_custom_metadata(reader.num_record_batches - 1).custom_metadata[_DIGEST].decode()
 
 
-def _check_items(source: Path, table: Path, check: FieldCheck[Any], seal: Path) -> None:
+def _check_items(source: Path, table: Path, check: FieldCheck[Any]) -> None:
     for number, item in enumerate(_map_table(table)):
         with located(f"{source} item {number}"):
             check.parse(item.as_py())
-    seal.touch()
 
 
 def _parse(text: bytes) -> Any:

@@ -4,13 +4,14 @@ import contextlib
 import functools
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+from elip.atomic import remove_stale_parts, replacing
 from elip.data.files import file_status
 from elip.errors import DataError
 
@@ -25,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def cached_file(
-    source: Path, suffix: str, make: Callable[[Path], None], check: Callable[[Path], object] = Path.read_bytes
+    source: Path, suffix: str, make: Callable[[BinaryIO], object], check: Callable[[Path], object] = Path.read_bytes
 ) -> Path:
     """Return the file with this suffix that belongs to the present content of `source`.
 
@@ -35,7 +36,7 @@ def cached_file(
     Args:
         source: the file it is made from.
         suffix: what kind of file it is.
-        make: writes it to the path it is given.
+        make: writes it to the file it is given.
         check: fails, with whatever exception, on a damaged one. It is called whenever the file is asked for, and should
             cost little.
 
@@ -73,25 +74,19 @@ def _damage(target: Path, check: Callable[[Path], object]) -> str | None:
     return None
 
 
-def _make_once(target: Path, make: Callable[[Path], None], check: Callable[[Path], object]) -> None:
+def _make_once(target: Path, make: Callable[[BinaryIO], object], check: Callable[[Path], object]) -> None:
     """Put a sound file at `target`, unless another process has done so meanwhile."""
     folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)
-    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
     with _locked(target):
         damage = _damage(target, check)
         if damage is None:
             return
         if damage != "missing":
             logger.warning("%s is damaged and made once more (%s)", target, damage)
-        try:
-            make(unfinished)
-            _sync(unfinished)  # else a loss of power may leave the name and not what it names
-            os.replace(unfinished, target)
-            _sync(folder)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with replacing(target) as file:
+            make(file)
 
 
 @contextlib.contextmanager
@@ -108,20 +103,10 @@ def _locked(target: Path, timeout: float = -1) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @functools.cache  # once a process is enough, and many shards make many files
 def _remove_stale(folder: Path) -> None:
     """Delete what killed processes have left: unfinished files and locks that nobody holds."""
-    for unfinished in folder.glob("*.*.tmp"):
-        with contextlib.suppress(OSError, Timeout), _locked(unfinished.with_suffix("").with_suffix(""), timeout=0):
-            unfinished.unlink(missing_ok=True)
+    remove_stale_parts(folder)
     for lock in folder.glob("*.lock"):
         with contextlib.suppress(OSError, Timeout), _locked(lock.with_suffix(""), timeout=0):
             pass

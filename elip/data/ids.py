@@ -50,13 +50,14 @@ def check_image_ids(annotations: Annotations[Any], root: str | Path) -> None:
     """
     content = json.dumps([str(root), annotations.fingerprint()])
     suffix = f".{sha256(content.encode()).hexdigest()[:16]}.ids"
-    seal = cached_file(annotations.sources[0], suffix, lambda target: _check(annotations, root, target))
+    seal = cached_file(annotations.sources[0], suffix, lambda file: file.write(_check(annotations, root).encode()))
     warning = seal.read_text(encoding="utf-8")
     if warning:
         logger.warning(warning)
 
 
-def _check(annotations: Annotations[Any], root: str | Path, seal: Path) -> None:
+def _check(annotations: Annotations[Any], root: str | Path) -> str:
+    """Return what is to be warned of, "" for nothing."""
     ids, paths = np.empty((2, len(annotations)), np.int64)  # hashes, so that 14 million items take 300 MB
     for index, item in enumerate(annotations):
         path = picture_path(root, item["image"])
@@ -69,7 +70,7 @@ def _check(annotations: Annotations[Any], root: str | Path, seal: Path) -> None:
     if len(doubles):
         first, second = doubles[0].tolist()
         warning = _two_ids(annotations, first, second, len(np.unique(paths[doubles[:, 0]])))
-    seal.write_text(warning, encoding="utf-8")
+    return warning
 
 
 def _disagreeing(same: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 from pydantic import BaseModel
@@ -158,11 +158,11 @@ def count_samples(shards: Sequence[Path]) -> int:
 def contents_of(shard: Path) -> ShardContents:
     """Return what is in a shard."""
 
-    def make(target: Path) -> None:
+    def make(file: BinaryIO) -> None:
         passed_over = PassedOver()
         samples = sum(1 for _ in read_shard(shard, passed_over))
         contents = ShardContents(samples=samples, passed_over=passed_over.counts, examples=passed_over.examples)
-        target.write_text(contents.model_dump_json(), encoding="utf-8")
+        file.write(contents.model_dump_json().encode())
 
     def read(path: Path) -> ShardContents:
         return ShardContents.model_validate_json(path.read_bytes())

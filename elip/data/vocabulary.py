@@ -12,6 +12,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
 from tokenizers.trainers import WordPieceTrainer
 
+from elip.atomic import replacing
 from elip.errors import DataError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -42,8 +43,10 @@ def write_tokenizer(tokens: Sequence[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": MAX_LENGTH}
     vocabulary, config, _ = FILES
-    (folder / vocabulary).write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-    (folder / config).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    texts = {vocabulary: "".join(f"{token}\n" for token in tokens), config: json.dumps(settings, indent=1) + "\n"}
+    for name, text in texts.items():
+        with replacing(folder / name) as file:
+            file.write(text.encode())
 
 
 def count_words(texts: Iterable[str]) -> Counter[str]:

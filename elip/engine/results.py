@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from elip.atomic import write_atomically, writing
+from elip.atomic import write_atomically, write_text, writing
 from elip.errors import ElipError
 from elip.task import EvalResult
 
@@ -32,16 +32,16 @@ def write_result(result: EvalResult, folder: Path, about: Mapping[str, Any] | No
         folder.mkdir(parents=True, exist_ok=True)
         for name in (ABOUT, CHANCE, PREDICTIONS):
             (folder / name).unlink(missing_ok=True)
-    _write_text(folder / METRICS, json.dumps(result.metrics, indent=2) + "\n")
+    write_text(folder / METRICS, json.dumps(result.metrics, indent=2) + "\n")
     if about is not None:
-        _write_text(folder / ABOUT, json.dumps(dict(about), indent=2) + "\n")
+        write_text(folder / ABOUT, json.dumps(dict(about), indent=2) + "\n")
     if result.chance:
-        _write_text(folder / CHANCE, json.dumps(result.chance, indent=2) + "\n")
+        write_text(folder / CHANCE, json.dumps(result.chance, indent=2) + "\n")
     for name, content in result.files.items():
-        _write_text(folder / name, json.dumps(content, ensure_ascii=False) + "\n")
+        write_text(folder / name, json.dumps(content, ensure_ascii=False) + "\n")
     if result.predictions:
         lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in result.predictions)
-        _write_text(folder / PREDICTIONS, lines)
+        write_text(folder / PREDICTIONS, lines)
 
 
 def write_sheets(sheets: Mapping[str, np.ndarray], folder: Path, prefix: str = "") -> None:
@@ -66,7 +66,3 @@ def write_sheet(sheet: np.ndarray, path: Path) -> None:
     if kind not in Image.SAVE:
         raise ElipError(f"cannot write {path}: no pictures are called {path.suffix!r}. Let the name end in .png.")
     write_atomically(path, lambda file: Image.fromarray(sheet).save(file, kind))
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))

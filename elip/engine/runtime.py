@@ -27,6 +27,8 @@ from elip.rng import seed_everything
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_PLACES = ("*", "eval/*/*", "sheets/*")
+"""Where in its folder a run writes files."""
 _STOPPING = "Ctrl-C: finishing this step, then saving; once more stops at once"
 
 _logger = logging.getLogger(__name__)
@@ -174,7 +176,7 @@ def _locked(run: Run) -> Iterator[None]:
     lock = run._lock = RunLock(run.output_dir)
     on_first_rank(lock.acquire)
     try:
-        on_first_rank(lambda: remove_stale_parts(run.output_dir))
+        on_first_rank(lambda: remove_stale_parts(run.output_dir, _PLACES))
         yield
     finally:
         lock.release()

@@ -5,12 +5,13 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from filelock import FileLock
 from typing_extensions import TypedDict
 
+from elip.atomic import replacing
 from elip.data import cache as cache_module
 from elip.data.annotations import load_annotations
 from elip.data.cache import cached_file
@@ -32,12 +33,12 @@ def read_number(path: Path) -> int:
     return int(path.read_text())
 
 
-def writes(*texts: str) -> Callable[[Path], None]:
+def writes(*texts: str) -> Callable[[BinaryIO], None]:
     """Return what makes a file of one text after the other; once more than there are texts is an error."""
     left = list(texts)
 
-    def write(target: Path) -> None:
-        target.write_text(left.pop(0))
+    def write(file: BinaryIO) -> None:
+        file.write(left.pop(0).encode())
 
     return write
 
@@ -103,7 +104,7 @@ def test_a_folder_in_the_place_of_a_file_is_told(source: Path, cache: Path) -> N
 
 
 def test_what_killed_processes_left_is_removed(source: Path, cache: Path) -> None:
-    for name in ("a.count.lock", "b.arrow.0123456789abcdef.tmp", "c.count.lock", "c.count.0123456789abcdef.tmp"):
+    for name in ("a.count.lock", "b.arrow.01234567.part", "c.count.lock", "c.count.01234567.part"):
         (cache / name).touch()
     (cache / "kept.count").write_text("3")
     made = cached_file(source, ".count", writes("7"), read_number)
@@ -111,10 +112,10 @@ def test_what_killed_processes_left_is_removed(source: Path, cache: Path) -> Non
 
 
 def test_what_another_process_is_writing_stays(source: Path, cache: Path) -> None:
-    (cache / "b.arrow.0123456789abcdef.tmp").touch()
-    with FileLock(cache / "b.arrow.lock"):
+    with FileLock(cache / "b.arrow.lock"), replacing(cache / "b.arrow"):
         cached_file(source, ".count", writes("7"), read_number)
-        assert {"b.arrow.lock", "b.arrow.0123456789abcdef.tmp"} <= set(files(cache))
+        assert [name[:8] for name in files(cache) if name.startswith("b.")] == ["b.arrow."] * 2
+    assert (cache / "b.arrow").exists()
 
 
 def test_who_waits_finds_the_damaged_file_made(source: Path) -> None:

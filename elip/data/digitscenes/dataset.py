@@ -1,12 +1,13 @@
 """DigitScenes on disk: pictures, annotation files and tokenizer in one folder."""
 
 import json
-import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from elip.atomic import remove_stale_parts, replacing
 from elip.data.digitscenes.annotations import annotations
 from elip.data.digitscenes.handwriting import load_handwriting
 from elip.data.digitscenes.pictures import write_pictures
@@ -21,8 +22,6 @@ IMAGE_SIZES = (32, 4096)
 """Smallest and largest side: below, digits blur; above, JPEG and memory are near their ends."""
 MIN_PICTURES, MAX_PICTURES = 2, 1_000_000
 """In a split: statements about two pictures need two, and scenes that all differ run out some time."""
-
-_PARTIAL = "meta.json.partial"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,7 @@ def is_built(out: Path, settings: Settings) -> bool:
 def _make_room(out: Path, settings: Settings, force: bool) -> None:
     """Make the folder ours, without the pictures of an earlier set, or refuse to touch it."""
     meta = _read_meta(out)
-    if meta is None and out.exists() and (not out.is_dir() or any(file.name != _PARTIAL for file in out.iterdir())):
+    if meta is None and out.exists() and (not out.is_dir() or any(map(_is_foreign, out.iterdir()))):
         raise DataError(f"{out} exists and is no {NAME} folder: choose a new or an empty folder")
     if meta is not None and meta["finished"] and not force:
         there, asked = meta["settings"], asdict(settings)
@@ -115,9 +114,15 @@ def _make_room(out: Path, settings: Settings, force: bool) -> None:
             "or replace the set with --force (from Python: force=True)"
         )
     out.mkdir(parents=True, exist_ok=True)
+    remove_stale_parts(out)
     _write_meta(out, settings, finished=False, items={})
     if (out / "images").exists():
         shutil.rmtree(out / "images")
+
+
+def _is_foreign(file: Path) -> bool:
+    """Return whether a file is none that writing the first `meta.json` may leave when it is killed."""
+    return re.fullmatch(r"meta\.json\..*part", file.name) is None
 
 
 def _read_meta(out: Path) -> dict[str, Any] | None:
@@ -131,9 +136,8 @@ def _read_meta(out: Path) -> dict[str, Any] | None:
 
 def _write_meta(out: Path, settings: Settings, *, finished: bool, items: dict[str, int]) -> None:
     meta = {"name": NAME, "settings": asdict(settings), "items": items, "finished": finished}
-    partial = out / _PARTIAL
-    partial.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, out / "meta.json")
+    with replacing(out / "meta.json") as file:
+        file.write((json.dumps(meta, indent=1) + "\n").encode())
 
 
 def _to_json(content: list[Any] | dict[str, Any]) -> str:

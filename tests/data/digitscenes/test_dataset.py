@@ -228,7 +228,7 @@ def test_a_set_that_was_interrupted_is_made_again(tmp_path: Path, monkeypatch: p
 
 
 def test_a_set_that_failed_at_its_first_file_is_made_again(tmp_path: Path) -> None:
-    (tmp_path / "meta.json.partial").write_text("{")
+    (tmp_path / "meta.json.01234567.part").write_text("{")
     assert is_built(build(tmp_path, **SMALL), Settings(**SMALL))
 
 
