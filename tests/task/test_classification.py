@@ -10,7 +10,7 @@ from elip.models.classifier import Classified
 from elip.reduction.guide import Watch
 from elip.sheets import Example
 from elip.task import EvalResult, examples
-from elip.task.accuracy import evaluate_classifier
+from elip.task.classification import evaluate_classifier
 from elip.task.labelled import Labelled
 from elip.testing import LocalEvaluator
 
