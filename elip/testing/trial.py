@@ -1,6 +1,5 @@
 """What the conformance checks share: a reducer under test, tiny ViTs to test it in, and a record of what it did."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,8 @@ from elip.reduction.guide import Guide, Text, Watch
 from elip.reduction.reducer import ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.reduction.walk import VisionOutput
+from elip.registry import constructor_parameters
 from elip.undisturbed import undisturbed
-
 
 GRID = 14
 """Rows and columns of the usual ViT here: 196 patches."""
@@ -56,7 +55,7 @@ class Trial:
     def __init__(self, cls: type[TokenReducer], **params: Any) -> None:
         self.cls = cls
         self.params = params
-        self.takes = frozenset(inspect.signature(cls).parameters)
+        self.takes = frozenset(constructor_parameters(cls))
 
     def reducer(self, encoder: VisionEncoder, **changes: Any) -> TokenReducer:
         """Return a new reducer for the encoder, in evaluation mode, with made-up weights if it has any."""
