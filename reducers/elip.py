@@ -78,8 +78,7 @@ class Elip(StageReducer):
         Shape:
             patches: [B, M, D];  returns [B, M]
         """
-        assert context.guide.text is not None, "the encoder calls a reducer that requires a text only with one"
-        cls = (1 - self.text_weight) * context.prefix[:, :1] + self.text_weight * context.guide.text.cls.unsqueeze(1)
+        cls = (1 - self.text_weight) * context.prefix[:, :1] + self.text_weight * context.text.cls.unsqueeze(1)
         guide = torch.cat([cls.to(patches.dtype), context.prefix[:, 1:], patches], dim=1)
         last = block + look_ahead - 1
         for ahead in range(block, last):

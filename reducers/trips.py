@@ -79,6 +79,5 @@ def text_attention(block: int, patches: Tensor, context: ReductionContext) -> Te
     Shape:
         patches: [B, N, D];  returns [B, N]
     """
-    assert context.guide.text is not None, "the encoder calls a reducer that requires a text only with one"
-    text = context.guide.text.cls.unsqueeze(1).to(patches.dtype)
+    text = context.text.cls.unsqueeze(1).to(patches.dtype)
     return context.blocks.cls_row(block, torch.cat([text, context.prefix[:, 1:], patches], dim=1)).mean(dim=1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from elip.errors import ElipError
 from elip.reduction.encoder import EncoderInfo as EncoderInfo
-from elip.reduction.guide import Guide, TeacherNeeds
+from elip.reduction.guide import Guide, TeacherNeeds, Text
 from elip.reduction.schedule import KeepSchedule, RemovalSchedule, scaled_ratios, scaled_removals
 from elip.reduction.tokens import Tokens
 from elip.registry import constructor_parameters
@@ -99,6 +99,12 @@ class ReductionContext:
     guide: Guide = field(default_factory=Guide)
     prefix: Tensor = field(default_factory=lambda: torch.empty(0))
     state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> Text:
+        """The text of each image, for a reducer that requires one."""
+        assert self.guide.text is not None, "requires_text is False, so that there may be none: look at guide.text"
+        return self.guide.text
 
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
