@@ -68,22 +68,24 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         masked = self._masked(batch)
         # Clean and masked captions go through the text layers as one batch.
         both, both_mask = torch.cat([ids, masked.ids]), torch.cat([mask, mask])
-        keys, teacher = self._momentum_pass(image, both, both_mask, masked.labels)
+        keys, soft_words = self._momentum_pass(image, both, both_mask, masked.labels)
         text, masked_text = encoder.encode(both, both_mask).chunk(2)
         vision = model.albef.encode_image(image, model.guide(keys, Text(text, mask), progress.fraction))
 
         image_feat, text_feat = model.albef.image_feat(vision.embeds), model.albef.text_feat(text)
         sim = model.contrast(image_feat, text_feat, keys)
         with torch.no_grad():
-            slow_sim = model.contrast(keys.image, keys.text, keys)
-            targets = [soft_targets(one_hot_targets(s), s, alpha) for s in slow_sim]
+            teacher_sim = model.contrast(keys.image, keys.text, keys)
+            targets = [soft_targets(one_hot_targets(s), s, alpha) for s in teacher_sim]
         negatives = self.negatives_of(batch) or model.draw_negatives(sim)
         image_kv = encoder.project(vision.embeds, vision.mask)
-        matching = model.match(text, mask, image_kv, negatives, also=(masked_text, mask))
+        matching = model.match(text, mask, image_kv, negatives, masked=(masked_text, mask))
         losses = {
             "loss_itc": itc_loss(sim, *targets),
             "loss_itm": itm_loss(matching.positive, matching.negative, negatives.valid),
-            "loss_mlm": mlm_loss(self._words(matching.also, masked.labels), _predicted(masked.labels), teacher, alpha),
+            "loss_mlm": mlm_loss(
+                self._words(matching.masked, masked.labels), _predicted(masked.labels), soft_words, alpha
+            ),
             **vision.losses,
         }
         return StepOutput(
@@ -137,14 +139,14 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         self, image: Tensor, both: Tensor, both_mask: Tensor, labels: Tensor
     ) -> tuple[MomentumFeatures, Tensor]:
         """Return the twin's features and its logits at the masked places [M, vocabulary]."""
-        slow, head = self.model.slow, self.model.momentum["mlm_head"]
-        text, masked_text = slow.text_encoder.encode(both, both_mask).chunk(2)
+        teacher, head = self.model.teacher, self.model.momentum["mlm_head"]
+        text, masked_text = teacher.text_encoder.encode(both, both_mask).chunk(2)
         keys = self.model.momentum_features(
             image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum
         )
-        image_kv = slow.text_encoder.project(keys.vision.embeds, keys.vision.mask)
-        fused = slow.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
-        return keys, head(fused[labels != IGNORE], slow.text_encoder.embeddings.word_embeddings.weight)
+        image_kv = teacher.text_encoder.project(keys.vision.embeds, keys.vision.mask)
+        fused = teacher.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
+        return keys, head(fused[labels != IGNORE], teacher.text_encoder.embeddings.word_embeddings.weight)
 
     def _words(self, fused: Tensor, labels: Tensor) -> Tensor:
         """Return vocabulary logits at the places to predict, [M, vocabulary]."""

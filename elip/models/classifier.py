@@ -101,6 +101,6 @@ class FusedClassifier(nn.Module):
     @torch.no_grad()
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor) -> Classified:
         """Return what the twins say of the same images, which they see whole, and texts."""
-        slow: Albef = self.momentum["albef"]  # type: ignore[assignment]
-        fused = fuse_texts(slow, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
+        teacher: Albef = self.momentum["albef"]  # type: ignore[assignment]
+        fused = fuse_texts(teacher, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
         return Classified(self.momentum["cls_head"](fused.cls), fused.vision)

@@ -30,12 +30,12 @@ class MomentumFeatures:
 
 
 @dataclass(frozen=True)
-class Matching:
-    """Matching logits of aligned pairs [B, 2] and negatives [2B, 2]; hidden states of the other texts [B, L, D]."""
+class MatchingLogits:
+    """Matching logits of aligned pairs [B, 2] and negatives [2B, 2]; fused states of the masked texts [B, L, D]."""
 
     positive: Tensor
     negative: Tensor
-    also: Tensor | None = None
+    masked: Tensor | None = None
 
 
 class AlignmentModel(nn.Module):
@@ -87,7 +87,7 @@ class AlignmentModel(nn.Module):
         self.momentum.follow(self.online())
 
     @property
-    def slow(self) -> Albef:
+    def teacher(self) -> Albef:
         """The momentum twin of the encoders."""
         return self.momentum["albef"]  # type: ignore[return-value]
 
@@ -99,8 +99,8 @@ class AlignmentModel(nn.Module):
             image: [B, 3, H, W].
             text: from the twin's own text layers.
         """
-        output = self.slow.encode_image(image, Guide(text), self.albef.teacher_needs.watch(), reduce=reduce)
-        return MomentumFeatures(self.slow.image_feat(output.embeds), self.slow.text_feat(text.states), output)
+        output = self.teacher.encode_image(image, Guide(text), self.albef.teacher_needs.watch(), reduce=reduce)
+        return MomentumFeatures(self.teacher.image_feat(output.embeds), self.teacher.text_feat(text.states), output)
 
     def guide(self, keys: MomentumFeatures, text: Text | None = None, progress: float = 1.0) -> Guide:
         """Return what may decide which patches of a batch to keep in training.
@@ -133,8 +133,8 @@ class AlignmentModel(nn.Module):
         mask: Tensor,
         image_kv: ImageKV,
         negatives: Negatives,
-        also: tuple[Tensor, Tensor] | None = None,
-    ) -> Matching:
+        masked: tuple[Tensor, Tensor] | None = None,
+    ) -> MatchingLogits:
         """Return matching logits of the aligned pairs and of their negatives.
 
         All texts that meet the image of their own row go through the fusion layers together and share its keys and
@@ -144,14 +144,14 @@ class AlignmentModel(nn.Module):
             text: [B, L, D], from the text layers;  mask: [B, L].
             image_kv: B images.
             negatives: for each row.
-            also: more texts, one a row, with their mask, to fuse in the same pass (MLM).
+            masked: the same texts with words masked (MLM), and their mask, to fuse in the same pass.
         """
         encoder, batch = self.albef.text_encoder, len(text)
-        groups = [(text, mask), (text[negatives.text], mask[negatives.text]), *([also] if also else [])]
+        groups = [(text, mask), (text[negatives.text], mask[negatives.text]), *([masked] if masked else [])]
         fused = encoder.fuse(torch.cat([t for t, _ in groups]), torch.cat([m for _, m in groups]), image_kv)
         wrong_image = encoder.fuse(text, mask, image_kv, negatives.image)
-        return Matching(
+        return MatchingLogits(
             positive=self.matching_logits(fused[:batch]),
             negative=self.matching_logits(torch.cat([wrong_image, fused[batch : 2 * batch]])),
-            also=fused[2 * batch :] if also else None,
+            masked=fused[2 * batch :] if masked else None,
         )

@@ -1,4 +1,4 @@
-"""What ALBEF remembers between steps: slow copies of its encoders and queues of their features.
+"""What ALBEF remembers between steps: momentum copies of its encoders and queues of their features.
 
 Li et al., "Align before Fuse", NeurIPS 2021, section 3.2; the queues are those of MoCo (He et al., CVPR 2020).
 Neither changes unless its own method is called: a forward pass never does.
@@ -17,7 +17,7 @@ NO_IMAGE = -100
 
 
 class MomentumTwins(nn.ModuleDict):
-    """Slow copies of modules: parameters follow as an exponential moving average, without gradient.
+    """Momentum copies of modules: parameters follow as an exponential moving average, without gradient.
 
     Args:
         online: the modules to follow, by name; they are copied as they are now.
@@ -32,9 +32,9 @@ class MomentumTwins(nn.ModuleDict):
     @torch.no_grad()
     def follow(self, online: Mapping[str, nn.Module]) -> None:
         """Move each copy a little towards its module: copy = decay * copy + (1 - decay) * online."""
-        slow: list[Tensor] = [p for name in online for p in self[name].parameters()]
-        fast: list[Tensor] = [p for module in online.values() for p in module.parameters()]
-        torch._foreach_lerp_(slow, fast, 1 - self.decay)
+        momentum: list[Tensor] = [p for name in online for p in self[name].parameters()]
+        followed: list[Tensor] = [p for module in online.values() for p in module.parameters()]
+        torch._foreach_lerp_(momentum, followed, 1 - self.decay)
 
 
 class FeatureQueues(nn.Module):

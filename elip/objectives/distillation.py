@@ -1,4 +1,4 @@
-"""Momentum distillation: the slow copy of the model softens the targets (ALBEF, section 3.3)."""
+"""Momentum distillation: the momentum copy of the model softens the targets (ALBEF, section 3.3)."""
 
 from torch import Tensor
 from torch.nn import functional as F

@@ -220,7 +220,7 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
     @torch.no_grad()
     def _momentum_features(self, batch: Batch) -> MomentumFeatures:
         ids, mask = batch["ids"], batch["mask"]
-        text = Text(self.model.slow.text_encoder.encode(ids, mask), mask)
+        text = Text(self.model.teacher.text_encoder.encode(ids, mask), mask)
         return self.model.momentum_features(batch["image"], text)
 
     @torch.no_grad()
@@ -229,4 +229,4 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
         hard = same_image_targets(image_id, self.model.queues.ids)
         if not self.settings.distill:
             return [hard, hard]
-        return [soft_targets(hard, slow, alpha) for slow in self.model.contrast(keys.image, keys.text, keys)]
+        return [soft_targets(hard, sim, alpha) for sim in self.model.contrast(keys.image, keys.text, keys)]

@@ -16,7 +16,7 @@ from elip.models.classifier import Classified, FusedClassifier
 from elip.objectives.distillation import distilled_cross_entropy
 from elip.reduction.guide import Guide, Watch
 from elip.task.contract import Batch, ConfigT, EvalResult, Evaluator, Progress, StepOutput
-from elip.task.examples import Account, draw_best_and_worst
+from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from elip.task.labelled import Labelled, labelled_sample, read_and_sample, read_text
 from elip.task.vision_language import DistilledConfig, VisionLanguageTask, tokens_per_block
@@ -218,6 +218,6 @@ def _given_to_truth(prediction: dict[str, Any]) -> float:
     return prediction["scores"][prediction["truth"]]
 
 
-def _describe(prediction: dict[str, Any]) -> Account:
+def _describe(prediction: dict[str, Any]) -> Note:
     lines = [prediction["text"], f"prediction: {prediction['prediction']}", f"truth: {prediction['truth']}"]
-    return Account(f"{_given_to_truth(prediction):.0%} for the truth", lines)
+    return Note(f"{_given_to_truth(prediction):.0%} for the truth", lines)

@@ -13,7 +13,7 @@ from elip.sheets import Box, Example, best_and_worst, examples_sheet
 from elip.task.contract import Batch, Evaluator
 
 
-class Account(NamedTuple):
+class Note(NamedTuple):
     """What a sheet says of an item; see `elip.sheets.Example`, whose fields these are."""
 
     title: str
@@ -25,7 +25,7 @@ class Account(NamedTuple):
 def draw_best_and_worst(
     data: Dataset,
     quality: Tensor,
-    describe: Callable[[int], Account],
+    describe: Callable[[int], Note],
     encode: Callable[[Batch, Watch], VisionOutput],
     collate: Callable[[list[Any]], Batch],
     names: Sequence[str],
@@ -57,15 +57,15 @@ def draw_best_and_worst(
 
     shown = evaluator.map(Subset(data, best + worst), show, collate)
     examples = []
-    for row, account in enumerate(map(describe, best + worst)):
+    for row, note in enumerate(map(describe, best + worst)):
         examples.append(
             Example(
                 image=shown["image"][row],
-                title=f"{'best' if row < len(best) else 'worst'}: {account.title}",
-                lines=account.lines,
+                title=f"{'best' if row < len(best) else 'worst'}: {note.title}",
+                lines=note.lines,
                 kept=shown["kept"][row] if "kept" in shown else None,
-                heat=account.heat,
-                boxes=account.boxes,
+                heat=note.heat,
+                boxes=note.boxes,
             )
         )
     return {"examples": examples_sheet(examples, names)}

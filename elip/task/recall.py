@@ -20,7 +20,7 @@ from elip.models.albef import Albef
 from elip.reduction.guide import Guide, Text, Watch
 from elip.sheets import kept_patches_sheet
 from elip.task.contract import Batch, EvalResult, Evaluator
-from elip.task.examples import Account, draw_best_and_worst
+from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from elip.task.pairs import Captioned, Texts, texts_of
 
@@ -43,7 +43,7 @@ class RetrievalScores:
     t2i: Tensor
 
 
-class Rows(Dataset):
+class Numbers(Dataset):
     """The numbers 0 to length - 1, for passes over things that are held elsewhere."""
 
     def __init__(self, length: int) -> None:
@@ -99,7 +99,7 @@ def evaluate_retrieval(
         sheets={
             **draw_best_and_worst(
                 images,
-                lead(scores.i2t, texts.image_to_texts),
+                margin(scores.i2t, texts.image_to_texts),
                 lambda index: _describe(predictions[index]),
                 lambda batch, watch: albef.encode_image(batch["image"], watch=watch),
                 collate_samples,
@@ -112,8 +112,8 @@ def evaluate_retrieval(
     )
 
 
-def lead(i2t: Tensor, image_to_texts: Sequence[Sequence[int]]) -> Tensor:
-    """Return how far the best of an image's own texts is ahead of the best of the others; infinite without others.
+def margin(i2t: Tensor, image_to_texts: Sequence[Sequence[int]]) -> Tensor:
+    """Return the margin of the best of an image's own texts over the best of the others; infinite without others.
 
     Shape:
         i2t: [I, T];  returns [I]
@@ -134,9 +134,9 @@ def _best_own(scores: Tensor, right: Sequence[int]) -> tuple[int, int]:
     return text, rank
 
 
-def _describe(prediction: dict[str, Any]) -> Account:
+def _describe(prediction: dict[str, Any]) -> Note:
     lines = [f"first: {prediction['texts'][0]}", f"truth: {prediction['truth']}"]
-    return Account(f"own text is no. {prediction['rank'] + 1}", lines)
+    return Note(f"own text is no. {prediction['rank'] + 1}", lines)
 
 
 def _kept_patches(
@@ -210,7 +210,7 @@ def score_retrieval(
         held.extend(zip(output.embeds, masks, strict=True))
         return {"feat": albef.image_feat(output.embeds)}
 
-    texts = evaluator.map(Rows(len(ids)), encode_texts, lambda rows: {"ids": ids[rows], "mask": mask[rows]})
+    texts = evaluator.map(Numbers(len(ids)), encode_texts, lambda rows: {"ids": ids[rows], "mask": mask[rows]})
     check_finite(texts["feat"], "features of texts")
     image_feat = evaluator.map(images, encode_images, collate_images)["feat"]
     check_finite(image_feat, "features of images")
@@ -232,7 +232,7 @@ def score_retrieval(
             rows.append(row)
         return {"score": torch.stack(rows)}
 
-    scores = evaluator.map(Rows(len(image_feat)), match_pairs, lambda rows: {"index": torch.tensor(rows)})["score"]
+    scores = evaluator.map(Numbers(len(image_feat)), match_pairs, lambda rows: {"index": torch.tensor(rows)})["score"]
     check_finite(scores, "matching scores")
     return RetrievalScores(
         similarity=similarity,

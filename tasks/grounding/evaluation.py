@@ -15,7 +15,7 @@ from elip.reduction.guide import Watch
 from elip.reduction.walk import VisionOutput
 from elip.sheets import Box
 from elip.task import Batch, EvalResult, Evaluator
-from elip.task.examples import Account, draw_best_and_worst
+from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from tasks.grounding.data import Expression, Target
 
@@ -114,9 +114,9 @@ def _by_split(targets: Sequence[Target], values: Sequence[float]) -> dict[str, f
     return found
 
 
-def _describe(prediction: dict[str, Any], target: Target, heat: Tensor) -> Account:
+def _describe(prediction: dict[str, Any], target: Target, heat: Tensor) -> Note:
     heat = heat.clamp_min(0)
-    return Account(
+    return Note(
         f"overlap {prediction['iou']:.2f}",
         [prediction["text"], "green: what is meant", "red: chosen"],
         heat[None] / heat.max().clamp_min(1e-12),

@@ -10,7 +10,7 @@ from elip.data.datasets import EvalDataset
 from elip.reduction.guide import Watch
 from elip.reduction.walk import VisionOutput
 from elip.task import Batch, EvalResult, Evaluator
-from elip.task.examples import Account, draw_best_and_worst
+from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from tasks.vqa.accuracy import vqa_accuracy
 from tasks.vqa.data import Question
@@ -93,10 +93,10 @@ def _quality(prediction: dict[str, Any]) -> float:
     return sureness * (prediction["accuracy"] / 50 - 1) if "accuracy" in prediction else sureness
 
 
-def _describe(prediction: dict[str, Any]) -> Account:
+def _describe(prediction: dict[str, Any]) -> Note:
     answer, lines = prediction["answer"], [prediction["question"]]
     lines.append(f"answer: {answer} ({prediction['scores'][answer]:.0%})")
     if "accuracy" not in prediction:
-        return Account("sureness", lines)
+        return Note("sureness", lines)
     said = ", ".join(f"{one} x {count}" for one, count in Counter(prediction["answers"]).most_common(3))
-    return Account(f"accuracy {prediction['accuracy']:.0f}%", [*lines, f"annotators: {said}"])
+    return Note(f"accuracy {prediction['accuracy']:.0f}%", [*lines, f"annotators: {said}"])

@@ -82,8 +82,8 @@ class AnsweringModel(nn.Module):
     @torch.no_grad()
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor, answers: Answers) -> NextWords:
         """Return what the twins say to the same images, which they see whole, questions and answers."""
-        slow: Albef = self.momentum["albef"]  # type: ignore[assignment]
-        asked = fuse_texts(slow, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
+        teacher: Albef = self.momentum["albef"]  # type: ignore[assignment]
+        asked = fuse_texts(teacher, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
         return _next_words(asked, mask, answers, self.momentum["decoder"])  # type: ignore[arg-type]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from elip.task.recall import chance_recalls, lead, ranks, recalls
+from elip.task.recall import chance_recalls, margin, ranks, recalls
 
 
 def test_recall_counts_images_whose_nearest_own_text_is_early_enough() -> None:
@@ -33,7 +33,7 @@ def test_chance_is_what_random_scores_reach_on_average() -> None:
         assert sum(run[name] for run in runs) / len(runs) == pytest.approx(expected, abs=1.5), name
 
 
-def test_an_image_leads_by_its_best_text_over_the_best_of_the_others() -> None:
+def test_the_margin_of_an_image_is_that_of_its_best_text_over_the_best_of_the_others() -> None:
     i2t = torch.tensor([[3.0, 5.0, 1.0, 2.0], [9.0, 0.0, 4.0, 6.0], [0.0, 7.0, -100.0, -100.0]])
-    assert lead(i2t, [[0, 1], [2], [2, 3]]).tolist() == [3.0, -5.0, -107.0]
-    assert lead(torch.tensor([[1.0, 2.0]]), [[0, 1]]).tolist() == [float("inf")]
+    assert margin(i2t, [[0, 1], [2], [2, 3]]).tolist() == [3.0, -5.0, -107.0]
+    assert margin(torch.tensor([[1.0, 2.0]]), [[0, 1]]).tolist() == [float("inf")]

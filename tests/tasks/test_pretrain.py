@@ -46,23 +46,23 @@ def test_a_step_start_keeps_the_temperature_in_bounds_and_lets_the_copies_follow
         task.model.temp.fill_(3.0)
         task.model.itm_head.weight.add_(1)
         task.model.albef.vision_proj.weight.add_(1)
-    copy = task.model.slow.vision_proj.weight.clone()
+    copy = task.model.teacher.vision_proj.weight.clone()
     task.on_step_start()
     assert task.model.temp.item() == pytest.approx(0.5)
-    torch.testing.assert_close(task.model.slow.vision_proj.weight, copy + 0.5)
+    torch.testing.assert_close(task.model.teacher.vision_proj.weight, copy + 0.5)
 
 
 def test_the_momentum_image_is_whole_unless_asked_otherwise(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, int] = {}
     for setting in ("false", "true"):
         task = small_task("pretrain", [*tiny, f"task.reduce_momentum={setting}"])
-        project = task.model.slow.text_encoder.project
+        project = task.model.teacher.text_encoder.project
 
         def spy(embeds: Tensor, *args: Any, setting: str = setting, project: Any = project) -> Any:
             seen[setting] = embeds.shape[1]
             return project(embeds, *args)
 
-        monkeypatch.setattr(task.model.slow.text_encoder, "project", spy)
+        monkeypatch.setattr(task.model.teacher.text_encoder, "project", spy)
         task.training_step(training_batch(task), PROGRESS)
     assert seen == {"false": 17, "true": 10}
 
