@@ -25,6 +25,9 @@ _REMEDY = "Take a plain ViT or DeiT of timm (vit_*, deit_*, deit3_*)."
 class TimmBlock:
     """One of timm's `Block`s in two halves. See `elip.reduction.walk.BlockHalves`."""
 
+    # The halves call the block's parts in timm's order, so that not a bit differs from the block's own pass; the block
+    # itself is never called, nor are hooks on it.
+
     def __init__(self, block: Block) -> None:
         self._block = block
         self._attn = cast(Attention, block.attn)
@@ -64,6 +67,7 @@ class TimmHost:
         """Raise an error that names the first part of a ViT that is not the standard one."""
         if not isinstance(vit, VisionTransformer):
             raise ElipError(f"{type(vit).__name__} is not a timm VisionTransformer. {_REMEDY}")
+        # `elip.reduced` puts its own pass in the place of the class's; one that was put there before would be lost.
         replaced = {"forward", "forward_features"} & vars(vit).keys()
         if replaced:
             raise ElipError(f"the {', '.join(sorted(replaced))} of this ViT was replaced by another function.")
@@ -71,6 +75,7 @@ class TimmHost:
             raise ElipError(f"{type(vit).__name__} has a forward_features of its own. {_REMEDY}")
         if isinstance(vit.get_submodule("patch_drop"), PatchDropout):
             raise ElipError("this ViT drops patches by itself (patch_drop_rate); use the reducer 'random' instead.")
+        # Reducers turn ratios into numbers of tokens when they are built.
         if vit.dynamic_img_size:
             raise ElipError("dynamic_img_size is not supported: a reducer is made for one number of patches.")
         for index, block in enumerate(vit.blocks):
@@ -126,7 +131,7 @@ class ReducedVisionTransformer(_OfTimm, VisionTransformer):
     """timm's `VisionTransformer` under a reducer."""
 
 
-@cache
+@cache  # one class for each, so that two models of one kind are of one type
 def _reduced_subclass(cls: Any) -> type[Reduced]:
     """Return the class of ViTs of a subclass of timm's under a reducer, such as those with a distillation token."""
     return type(f"Reduced{cls.__name__}", (_OfTimm, cls), {})
@@ -164,6 +169,8 @@ def self_attention(
     needs, bias, function = wishes.needs, wishes.bias, wishes.function
     q, k, v = project_qkv(attn, x)
     mask = None if bias is None else bias.to(q.dtype)[:, None, None]  # [B, 1, 1, P + N], one row for all queries
+    # The output is fused, and facts are computed beside it from the same q, k and v: a row costs O(N). Only where the
+    # whole matrix is asked for does the output come from it, so that gradients of the output reach it (Grad-CAM).
     matrix = softmax_attention(attn, q, k, mask) if Needs.MATRIX in needs else None
     if function is not None:
         out = function(q, k, v)
@@ -172,6 +179,7 @@ def self_attention(
     else:
         dropout = attn.attn_drop.p if attn.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=attn.scale)
+    # Prefix tokens are cut off after the softmax: what CLS gives to the patches need not add up to 1.
     facts = AttentionFacts(
         cls_row=softmax_attention(attn, q[:, :, :1], k, mask)[:, :, 0, num_prefix:] if Needs.CLS_ROW in needs else None,
         keys=k[:, :, num_prefix:].mean(dim=1) if Needs.KEYS in needs else None,
@@ -187,6 +195,7 @@ def cls_attention_row(attn: Attention, x: Tensor, num_prefix: int) -> Tensor:
     Shape:
         x: [B, P + N, D], normalised;  returns [B, heads, N]
     """
+    # The joint projection has query, key and value below each other: two of them are used, the query for CLS alone.
     width = attn.qkv.out_features // 3
     weight, bias = attn.qkv.weight, attn.qkv.bias
     q = F.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
@@ -196,7 +205,8 @@ def cls_attention_row(attn: Attention, x: Tensor, num_prefix: int) -> Tensor:
 
 
 def softmax_attention(attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    """Return attention probabilities [B, heads, queries, keys] in float32 precision or better than the inputs'."""
+    """Return attention probabilities [B, heads, queries, keys]; under autocast in float32, as any softmax."""
+    # The scale goes to the queries first, as in timm: products of half precision then stay within its range.
     logits = (q * attn.scale) @ k.transpose(-2, -1)
     return (logits if mask is None else logits + mask).softmax(dim=-1)
 

@@ -262,6 +262,7 @@ def walk(
     for index in range(len(host.blocks)):
         x, tokens = state.block(index, x, tokens)
     x = host.norm(x)
+    # Whoever reads the tokens, losses of the reducer among them, reads what the encoder gives back.
     tokens = tokens.with_x(x[:, host.num_prefix_tokens :])
     losses = reducer.auxiliary_losses(tokens, context)
     return VisionOutput(x, tokens, state.counts, losses, state.kept, state.rows, state.keys, state.attention)
@@ -281,6 +282,7 @@ class _Pass:
     def block(self, index: int, x: Tensor, tokens: Tokens) -> tuple[Tensor, Tokens]:
         """Return the residual stream and its patch tokens after one block."""
         reducer, context, halves, arrived = self.reducer, self.context, self.host.blocks[index], tokens
+        # What the reducer wants is asked for after it has changed the tokens: a bias is as long as they are now.
         x, tokens = self._reduced(x, tokens, lambda t: reducer.before_block(index, t, context))
         in_attention = x.shape[1]
         wishes = Wishes(self._needs(index), self._bias(index, tokens), reducer.attention(index, tokens, context))
@@ -290,6 +292,7 @@ class _Pass:
         x = self.run(halves.mlp, x)
         per_image = None if tokens.mask is None else tokens.mask.sum(dim=1) + self.host.num_prefix_tokens
         self.counts.append(BlockTokens(in_attention, x.shape[1], per_image))
+        # The same map means that no patch has moved; comparing its values would wait for the device.
         if tokens.source is not None and tokens.source is not arrived.source:
             self.kept[index] = tokens.kept()
         return x, tokens
@@ -298,7 +301,7 @@ class _Pass:
         """Return stream and tokens after a hook, which gets the patch tokens alone."""
         num_prefix = self.host.num_prefix_tokens
         before = tokens.with_x(x[:, num_prefix:])
-        self.context.prefix = x[:, :num_prefix]
+        self.context.prefix = x[:, :num_prefix]  # in sight, and out of reach: a reducer gives back patches only
         after = hook(before)
         # The same tensor means that nothing was done: most blocks of most reducers, and no copy of the stream for it.
         if after.x is not before.x:
@@ -319,6 +322,8 @@ class _Pass:
     def _bias(self, index: int, tokens: Tokens) -> Tensor | None:
         """Logit bias over prefix and patches: the reducer's, and minus infinity where there is no token."""
         bias = self.reducer.key_bias(index, tokens, self.context)
+        # Images that keep fewer tokens than others have places without one. No token attends to them; what is computed
+        # at them is never read.
         if tokens.mask is not None:
             bias = tokens.x.new_zeros(tokens.mask.shape) if bias is None else bias
             bias = bias.masked_fill(~tokens.mask, float("-inf"))
