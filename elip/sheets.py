@@ -12,8 +12,6 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
-from elip.data.transforms import to_pixels
-
 MAX_STAGES = 4
 GREY, FADE = 0.75, 0.12
 """What covers a dropped patch, and how much of it still shines through."""
@@ -44,7 +42,7 @@ class Example:
     All examples of a sheet have the same K, and all or none of them have `kept`, and `heat`.
 
     Args:
-        image: normalised, [K, 3, H, W].
+        image: [K, 3, H, W] uint8.
         title: in bold above the text.
         lines: text beside the pictures, each one wrapped.
         kept: [K, rows, columns] bool, patches that still have a token to themselves; None to show none.
@@ -91,7 +89,7 @@ def kept_patches_sheet(image: Tensor, captions: Sequence[str], kept: Mapping[int
     """Return a sheet with one row an example: the image, the patches kept after each reduction, its caption.
 
     Args:
-        image: normalised, [B, 3, H, W].
+        image: [B, 3, H, W] uint8.
         captions: B texts.
         kept: block index to [B, rows, columns] bool, as in `VisionOutput.kept`; of many, four are shown.
 
@@ -148,8 +146,8 @@ def _example_tiles(example: Example, names: Sequence[str]) -> list[_Tile]:
 
 
 def _shown(image: Tensor) -> Tensor:
-    """Return normalised images as they look, in [0, 1] on the CPU."""
-    return to_pixels(image.cpu()) / 255
+    """Return images in [0, 1] on the CPU."""
+    return image.cpu() / 255
 
 
 def _share(kept: Tensor) -> str:

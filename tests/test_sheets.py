@@ -7,16 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from elip.data.transforms import MEAN, STD
 from elip.sheets import Box, Example, best_and_worst, cover_dropped, examples_sheet, kept_patches_sheet
 
 RED, GREEN, BLUE = (torch.tensor([float(c == k) for k in range(3)]) for c in range(3))
 
 
 def plain(colour: Tensor) -> Tensor:
-    """A normalised image [3, 24, 24] of one colour."""
-    normal = (colour - torch.tensor(MEAN)) / torch.tensor(STD)
-    return normal[:, None, None].expand(3, 24, 24)
+    """An image [3, 24, 24] of one colour."""
+    return (255 * colour).to(torch.uint8)[:, None, None].expand(3, 24, 24)
 
 
 def share_of(sheet: np.ndarray, colour: Tensor) -> float:

@@ -100,14 +100,15 @@ def draw(task: Task, pairs: Sequence[tuple[str, str]], heat_layer: int | None) -
     image, (ids, mask) = torch.stack(images), task.tokenizer.encode(texts, task.fitting(None))
     albef = task.model.albef
     kept = albef.encode_image(image, Guide(Text(albef.text_encoder.encode(ids, mask), mask)), Watch(source=True)).kept
+    shown = task.normalize.to_pixels(image)
     if heat_layer is not None:
-        return _with_heat(image, texts, kept[max(kept)] if kept else None, _heat(task, image, ids, mask, heat_layer))
+        return _with_heat(shown, texts, kept[max(kept)] if kept else None, _heat(task, image, ids, mask, heat_layer))
     if not kept:
         name = (task.config.eval.reducer or task.config.reducer).name
         raise ConfigError(
             f"reducer {name!r} drops no patch here: choose another one, e.g. eval.reducer.name=elip, or --heat."
         )
-    return kept_patches_sheet(image, texts, kept)
+    return kept_patches_sheet(shown, texts, kept)
 
 
 def _heat(task: VisionLanguageTask, image: Tensor, ids: Tensor, mask: Tensor, layer: int) -> Tensor:

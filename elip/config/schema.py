@@ -122,6 +122,9 @@ class DataConfig(Section):
     flip: bool = True
     """Mirror half of the training images. Switch off where texts name left and right."""
     randaugment: bool = True
+    normalization: Literal["clip", "encoder"] = "clip"
+    """Mean and deviation that images are normalised by: CLIP's, as ALBEF does, or those that the image encoder's
+    published weights were trained with."""
     max_words: int = Field(30, gt=0)
     """Words of a caption kept after cleaning."""
     max_broken_ratio: float = Field(0.0, ge=0, lt=1)

@@ -184,6 +184,7 @@ class EvalDataset(Dataset[Sample], Generic[ExampleT]):
     ) -> None:
         self.examples = examples
         self.make_sample = make_sample
+        self.transform = transform
         self.pictures = PictureLoader(images.open, transform)
         self.where = where
 
@@ -193,6 +194,10 @@ class EvalDataset(Dataset[Sample], Generic[ExampleT]):
     def __getitem__(self, index: int) -> Sample:
         with nullcontext() if self.where is None else located(self.where(index)):
             return {**self.make_sample(self.examples[index], self.pictures), "index": index}
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Return images of samples [..., 3, H, W] as they look, uint8 of the same shape."""
+        return self.transform.normalize.to_pixels(images)
 
 
 def read_examples(annotations: Annotations[ItemT], read: Callable[[ItemT], ExampleT]) -> list[ExampleT]:

@@ -6,6 +6,8 @@ Sizes: H and W are the sides of a picture in pixels, S is the side of the encode
 import math
 import random
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,16 +16,63 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from elip.data.randaugment import rand_augment
+from elip.errors import ConfigError
 
-# CLIP's mean and standard deviation of the channels R, G, B, for values in [0, 1].
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-
-_MEAN_255 = torch.tensor(MEAN).view(3, 1, 1) * 255
-_STD_255 = torch.tensor(STD).view(3, 1, 1) * 255
-
-Box = tuple[int, int, int, int]
+Crop: TypeAlias = tuple[int, int, int, int]
 """Left, top, right and bottom edge of a part of a picture, pixels."""
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """From levels of 8 bits to what an encoder takes, and back.
+
+    Args:
+        mean, std: of the channels R, G, B, for values in [0, 1].
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return a picture [3, H, W] float, normalised."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, H, W] uint8
+        floats = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        mean, std = self._levels
+        return floats.sub_(mean).div_(std)
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Return normalised images [..., 3, H, W] as they look, uint8 of the same shape."""
+        mean, std = (level.to(images.device) for level in self._levels)
+        return (images.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+    @cached_property
+    def _levels(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation on the scale of 8 bits, [3, 1, 1] each: pictures need no division by 255 of their own."""
+        mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (self.mean, self.std))
+        return mean, std
+
+
+CLIP = Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""CLIP's, which ALBEF trains with."""
+
+
+def choose_normalize(setting: str, own: tuple[Any, Any] | None) -> Normalize:
+    """Return what `data.normalization` asks for.
+
+    Args:
+        setting: `clip`, or `encoder`.
+        own: mean and standard deviation by the encoder's own config, if it has them.
+
+    Raises:
+        ConfigError: the encoder's are asked for, and it has none.
+    """
+    if setting == "clip":
+        return CLIP
+    if own is None:
+        raise ConfigError(
+            "data.normalization: this image encoder does not say how its images were normalised; set it to clip."
+        )
+    return Normalize(*own)
 
 
 @dataclass(frozen=True)
@@ -35,22 +84,24 @@ class TrainTransform:
         crop_scale: least and greatest area of the crop, as a share of the picture.
         flip: mirror half of the pictures. Switch off where texts name left and right.
         randaugment: apply `elip.data.randaugment`.
+        normalize: the encoder's normalisation.
     """
 
     image_size: int
     crop_scale: tuple[float, float] = (0.2, 1.0)
     flip: bool = True
     randaugment: bool = True
+    normalize: Normalize = CLIP
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Return [3, S, S] float; the same for the same picture and state of `rng`, which it advances."""
-        box = draw_crop(image.width, image.height, self.crop_scale, rng)
-        image = resize(image, self.image_size, box)
+        crop = draw_crop(image.width, image.height, self.crop_scale, rng)
+        image = resize(image, self.image_size, crop)
         if self.flip and rng.random() < 0.5:
             image = ImageOps.mirror(image)
         if self.randaugment:
             image = rand_augment(image, rng)
-        return normalise(image)
+        return self.normalize(image)
 
 
 @dataclass(frozen=True)
@@ -59,16 +110,18 @@ class EvalTransform:
 
     Args:
         image_size: side S of the result, pixels.
+        normalize: the encoder's normalisation.
     """
 
     image_size: int
+    normalize: Normalize = CLIP
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return [3, S, S] float."""
-        return normalise(resize(image, self.image_size))
+        return self.normalize(resize(image, self.image_size))
 
 
-def draw_crop(width: int, height: int, scale: tuple[float, float], rng: random.Random) -> Box:
+def draw_crop(width: int, height: int, scale: tuple[float, float], rng: random.Random) -> Crop:
     """Return a random part of a picture, as GoogLeNet's training did (arXiv:1409.4842, section 6).
 
     Its share of the area is drawn from `scale`, its aspect ratio from 3/4 to 4/3, evenly in the logarithm. If ten draws
@@ -86,12 +139,12 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], rng: random.R
     return left, top, left + w, top + h
 
 
-def resize(image: Image.Image, size: int, box: Box | None = None) -> Image.Image:
+def resize(image: Image.Image, size: int, crop: Crop | None = None) -> Image.Image:
     """Return the picture, or a part of it, with sides of `size` pixels; bicubic, with antialiasing.
 
     Equal to Pillow's own to about one of 255 levels and four times as fast.
     """
-    left, top, right, bottom = box or (0, 0, *image.size)
+    left, top, right, bottom = crop or (0, 0, *image.size)
     part = np.array(np.asarray(image)[top:bottom, left:right])  # Pillow's own crop has a limit of pixels
     if part.shape[:2] == (size, size):
         return Image.fromarray(part)
@@ -99,15 +152,3 @@ def resize(image: Image.Image, size: int, box: Box | None = None) -> Image.Image
     channels_first = pixels.permute(0, 3, 1, 2)  # a view: channels-last memory, which has a fast path
     square = F.interpolate(channels_first, (size, size), mode="bicubic", antialias=True)
     return Image.fromarray(square[0].permute(1, 2, 0).contiguous().numpy())
-
-
-def normalise(image: Image.Image) -> Tensor:
-    """Return a picture as [3, H, W] float under CLIP's mean and standard deviation."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, H, W] uint8
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(_MEAN_255).div_(_STD_255)
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Return normalised images [..., 3, H, W] as they look, uint8 of the same shape."""
-    mean, std = _MEAN_255.to(images.device), _STD_255.to(images.device)
-    return (images.float() * std + mean).round().clamp(0, 255).to(torch.uint8)

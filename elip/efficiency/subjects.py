@@ -11,7 +11,7 @@ from torch import Tensor
 
 from elip.config import config_from_dict, config_to_dict
 from elip.config.schema import ReducerConfig, RunConfig, VisionConfig
-from elip.data.transforms import MEAN, STD, EvalTransform
+from elip.data.transforms import CLIP, EvalTransform, Normalize, choose_normalize
 from elip.efficiency.plan import Params, meet_budget
 from elip.efficiency.task import TaskCost, task_cost
 from elip.efficiency.vision import VisionCost, vision_cost
@@ -85,7 +85,7 @@ class PlainVit:
         default = timm.get_pretrained_cfg(name)
         size = image_size or (default.input_size[-1] if default else 224)
         config = VisionConfig(name=name, image_size=size, weights=weights)
-        self._image_size, self._mean, self._std = size, *((default.mean, default.std) if default else (MEAN, STD))
+        self._image_size = size
         try:
             self.encoder = create_vision_encoder(config, default.num_classes if default else 0)
         except ConfigError as error:
@@ -107,9 +107,8 @@ class PlainVit:
         return vision_cost(*self.encoder_with(reducer), images)
 
     def transform(self, image: Image.Image) -> Tensor:
-        ours, theirs = ((torch.tensor(v).view(2, 3, 1, 1)) for v in ((MEAN, STD), (self._mean, self._std)))
-        pixels = EvalTransform(self._image_size)(image) * ours[1] + ours[0]
-        return (pixels - theirs[0]) / theirs[1]
+        own = self.encoder.normalization
+        return EvalTransform(self._image_size, Normalize(*own) if own else CLIP)(image)
 
 
 class TaskModel:
@@ -150,4 +149,5 @@ class TaskModel:
         return task_cost(TASKS.build(config.task.name, config).to("cuda" if on_cuda else "cpu"), images)
 
     def transform(self, image: Image.Image) -> Tensor:
-        return EvalTransform(self._config.model.vision.image_size)(image)
+        normalize = choose_normalize(self._config.data.normalization, self._encoder.normalization)
+        return EvalTransform(self._config.model.vision.image_size, normalize)(image)

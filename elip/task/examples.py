@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
+from elip.data.datasets import EvalDataset
 from elip.reduction.guide import Watch
 from elip.reduction.walk import VisionOutput
 from elip.sheets import Box, Example, best_and_worst, examples_sheet
@@ -23,7 +24,7 @@ class Note(NamedTuple):
 
 
 def draw_best_and_worst(
-    data: Dataset,
+    data: EvalDataset[Any],
     quality: Tensor,
     describe: Callable[[int], Note],
     encode: Callable[[Batch, Watch], VisionOutput],
@@ -49,7 +50,7 @@ def draw_best_and_worst(
 
     def show(batch: Batch) -> dict[str, Tensor]:
         kept = encode(batch, Watch(source=True)).kept
-        image = batch["image"]
+        image = data.to_pixels(batch["image"])
         image = image[:, None] if image.dim() == 4 else image  # [b, K, 3, H, W]
         if not kept:
             return {"image": image}

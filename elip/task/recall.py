@@ -156,7 +156,8 @@ def _kept_patches(
         captions, there = (t[first].to(batch["image"].device) for t in (ids, mask))
         text = Text(albef.text_encoder.encode(captions, there), there)
         output = albef.encode_image(batch["image"], Guide(text), Watch(source=True))
-        return {"image": batch["image"], **{f"kept{block}": kept for block, kept in output.kept.items()}}
+        kept = {f"kept{block}": grid for block, grid in output.kept.items()}
+        return {"image": images.to_pixels(batch["image"]), **kept}
 
     if not len(first_text):
         return {}

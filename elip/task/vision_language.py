@@ -17,7 +17,7 @@ from elip.data.images import ImageFolder
 from elip.data.messages import shorten
 from elip.data.shards import ShardStream, are_shards, find_shards, refuse_shards
 from elip.data.text import Tokenizer
-from elip.data.transforms import EvalTransform, TrainTransform
+from elip.data.transforms import EvalTransform, Normalize, TrainTransform, choose_normalize
 from elip.data.words import HoldsTexts, count_known
 from elip.models.albef import Albef
 from elip.models.text import MLMHead
@@ -141,15 +141,20 @@ class VisionLanguageTask(Task[ConfigT]):
         return ImageFolder.configured(self.config.data)
 
     @property
+    def normalize(self) -> Normalize:
+        """How the encoder's images are normalised, as `data.normalization` says."""
+        return choose_normalize(self.config.data.normalization, self.model.albef.visual_encoder.normalization)
+
+    @property
     def train_transform(self) -> TrainTransform:
         """Random crop, flip and colours, as `data:` says."""
-        data = self.config.data
-        return TrainTransform(self.config.model.vision.image_size, data.crop_scale, data.flip, data.randaugment)
+        data, size = self.config.data, self.config.model.vision.image_size
+        return TrainTransform(size, data.crop_scale, data.flip, data.randaugment, self.normalize)
 
     @property
     def eval_transform(self) -> EvalTransform:
         """Resize to the encoder's square."""
-        return EvalTransform(self.config.model.vision.image_size)
+        return EvalTransform(self.config.model.vision.image_size, self.normalize)
 
     def train_set(
         self, shape: type[ItemT], make_sample: MakeSample[ItemT], texts: TextsOf[ItemT]

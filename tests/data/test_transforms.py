@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from elip.data.transforms import MEAN, STD, EvalTransform, TrainTransform, draw_crop, normalise, resize, to_pixels
+from elip.data.transforms import (
+    CLIP,
+    EvalTransform,
+    Normalize,
+    TrainTransform,
+    choose_normalize,
+    draw_crop,
+    resize,
+)
+from elip.errors import ConfigError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -61,26 +70,38 @@ def test_resizing_is_pillows_bicubic_to_two_levels(width: int, height: int, size
 
 
 def test_normalising_takes_away_clips_mean_and_divides_by_its_deviation() -> None:
-    pixel = normalise(Image.new("RGB", (1, 1), (0, 128, 255))).flatten()
-    expected = (torch.tensor([0, 128 / 255, 1]) - torch.tensor(MEAN)) / torch.tensor(STD)
-    torch.testing.assert_close(pixel, expected)
+    pixel = CLIP(Image.new("RGB", (1, 1), (0, 128, 255))).flatten()
+    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    torch.testing.assert_close(pixel, (torch.tensor([0, 128 / 255, 1]) - mean) / std)
+
+
+def test_an_encoder_may_bring_its_own_normalisation() -> None:
+    own = choose_normalize("encoder", ((0.5,) * 3, (0.25,) * 3))
+    assert own == Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert choose_normalize("clip", ((0.5,) * 3, (0.25,) * 3)) == choose_normalize("clip", None) == CLIP
+    white = Image.new("RGB", (4, 4), (255, 255, 255))
+    for transform in (EvalTransform(4, own), TrainTransform(4, randaugment=False, normalize=own)):
+        pixels = transform(white, random.Random(0)) if isinstance(transform, TrainTransform) else transform(white)
+        torch.testing.assert_close(pixels, torch.full((3, 4, 4), 2.0))
+    with pytest.raises(ConfigError, match=r"data\.normalization: .* does not say how"):
+        choose_normalize("encoder", None)
 
 
 def test_a_normalised_picture_has_channels_first_and_compact_memory() -> None:
-    tensor = normalise(noise(6, 4))
+    tensor = CLIP(noise(6, 4))
     assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((3, 4, 6), torch.float32, True)
 
 
 def test_pixels_come_back_from_normalised_images() -> None:
     image = noise(6, 4)
-    pixels = to_pixels(torch.stack([normalise(image)] * 2))
+    pixels = CLIP.to_pixels(torch.stack([CLIP(image)] * 2))
     assert pixels.dtype == torch.uint8
     np.testing.assert_array_equal(pixels[1].permute(1, 2, 0).numpy(), np.asarray(image))
 
 
 def test_evaluation_squeezes_the_whole_picture_into_a_square() -> None:
     image = red_left_blue_right(40).resize((80, 20))
-    pixels = to_pixels(EvalTransform(10)(image))
+    pixels = CLIP.to_pixels(EvalTransform(10)(image))
     assert pixels.shape == (3, 10, 10)
     assert (pixels[0, :, :3] > 250).all()
     assert (pixels[2, :, 7:] > 250).all()
@@ -119,7 +140,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
 def test_half_of_the_pictures_are_mirrored_unless_flip_is_off() -> None:
     def share_mirrored(flip: bool) -> float:
         transform = TrainTransform(8, crop_scale=(0.9, 1.0), flip=flip, randaugment=False)
-        results = [to_pixels(transform(red_left_blue_right(32), random.Random(seed))) for seed in range(200)]
+        results = [CLIP.to_pixels(transform(red_left_blue_right(32), random.Random(seed))) for seed in range(200)]
         return sum(bool(pixels[2, 4, 0] > pixels[0, 4, 0]) for pixels in results) / len(results)
 
     assert share_mirrored(flip=True) == pytest.approx(0.5, abs=0.1)

@@ -30,6 +30,9 @@ class Data:
     def __getitem__(self, index: int) -> Tensor:
         return torch.full((3, 8, 8), float(index))
 
+    def to_pixels(self, images: Tensor) -> Tensor:
+        return images
+
 
 class Vision:
     def __init__(self, kept: dict[int, Tensor]) -> None:

@@ -38,6 +38,9 @@ class Data:
     def __getitem__(self, index: int) -> Tensor:
         return torch.full((3, 8, 8), float(index))
 
+    def to_pixels(self, images: Tensor) -> Tensor:
+        return images
+
 
 class Vision:
     kept: Mapping[int, Tensor] = MappingProxyType({})

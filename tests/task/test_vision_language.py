@@ -1,0 +1,20 @@
+"""What tasks on images and texts have in common."""
+
+import pytest
+import torch
+
+from elip.data.datasets import SampleKey
+from elip.data.transforms import CLIP, Normalize
+from tests.tasks.small import small_task
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("clip", CLIP), ("encoder", Normalize((0.5,) * 3, (0.5,) * 3))])
+def test_images_are_normalised_by_what_the_config_asks_for(tiny: list[str], setting: str, expected: Normalize) -> None:
+    options = ["model.vision.name=vit_tiny_patch16_224", f"data.normalization={setting}"]
+    task = small_task("pretrain", [*tiny, *options])
+    shown = task.eval_set("val")
+    mean, std = (torch.tensor(values)[:, None, None] for values in (expected.mean, expected.std))
+    for image in (shown[0]["image"], task.train_dataset()[SampleKey(0, 0)]["image"]):
+        levels = (image * std + mean) * 255
+        torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)  # of 8 bits, under no other normalisation
+    assert torch.equal(shown.to_pixels(shown[0]["image"]), expected.to_pixels(shown[0]["image"]))
