@@ -65,16 +65,6 @@ class VisionEncoder(nn.Module):
         self.checkpoint_activations = False
         self.look_ahead = LookAhead()
 
-    @classmethod
-    def create(cls, config: VisionConfig, num_classes: int = 0) -> "VisionEncoder":
-        """Return a new encoder of random weights; those that the config names `elip.weights.build` loads.
-
-        Args:
-            config: name, image size, options.
-            num_classes: width of timm's classifier head; 0 for none.
-        """
-        return cls(create_vit(config, num_classes))
-
     @property
     def host(self) -> Host:
         """This encoder as the walk over its blocks sees it."""
@@ -154,6 +144,10 @@ class VisionEncoder(nn.Module):
 
 def create_vit(config: VisionConfig, num_classes: int = 0) -> VisionTransformer:
     """Return timm's model of random weights, of which a `VisionEncoder` can be made.
+
+    Args:
+        config: name, image size, options; the weights that it names are loaded by `elip.weights.vit`.
+        num_classes: width of timm's classifier head; 0 for none.
 
     Raises:
         ConfigError: timm has no such model, or cannot build it with these options.

@@ -40,7 +40,7 @@ def vit_macs(encoder: VisionEncoder, attention: Sequence[int], mlp: Sequence[int
     """
     width, patches = encoder.width, encoder.grid[0] * encoder.grid[1]
     patch = encoder.patch_embed.patch_size[0]
-    hidden = encoder.block(0).mlp.fc1.out_features
+    hidden = encoder.blocks[0].mlp.fc1.out_features
     blocks = sum(
         4 * n * width**2 + 2 * n**2 * width + 2 * m * width * hidden for n, m in zip(attention, mlp, strict=True)
     )

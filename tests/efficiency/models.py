@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from elip.config.schema import VisionConfig
-from elip.models.vision import VisionEncoder
-from elip.reduction.guide import Guide, text_of_cls
+from elip.models.vision import VisionEncoder, create_vit
 from elip.reduction.encoder import EncoderInfo
+from elip.reduction.guide import Guide, text_of_cls
 from elip.reduction.reducer import ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -20,7 +20,7 @@ def make_encoder(name: str = "vit_tiny_patch16_224", **options: Any) -> VisionEn
     config = VisionConfig(
         name=name, image_size=32, options={"patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2, **options}
     )
-    return VisionEncoder.create(config, num_classes=10)
+    return VisionEncoder(create_vit(config, num_classes=10))
 
 
 def make_reducer(name: str, encoder: VisionEncoder, **params: Any) -> TokenReducer:

@@ -6,7 +6,7 @@ import torch
 
 from elip.config.schema import VisionConfig
 from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Spread, vision_cost
-from elip.models.vision import VisionEncoder
+from elip.models.vision import VisionEncoder, create_vit
 from elip.reduction.encoder import EncoderInfo
 from elip.reduction.reducer import Needs, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
@@ -132,7 +132,7 @@ def test_published_gmacs_are_met_to_the_printed_digit(name: str, expected: float
 
 
 def test_elips_published_gmacs_on_vit_base_at_256_px_are_met_to_the_printed_digit() -> None:
-    encoder = VisionEncoder.create(VisionConfig(name="vit_base_patch16_224", image_size=256), num_classes=1000)
+    encoder = VisionEncoder(create_vit(VisionConfig(name="vit_base_patch16_224", image_size=256), num_classes=1000))
     info: EncoderInfo = encoder.info(encoder.width)
     dense = vision_cost(encoder)
     as_published = vision_cost(encoder, REDUCERS.build("elip", info, full_look_ahead=True))

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError
-from elip.models.vision import VisionEncoder
-from elip.reduction.guide import Guide, Watch, text_of_cls
+from elip.models.vision import VisionEncoder, create_vit
 from elip.reduction.encoder import EncoderInfo
+from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.reducer import AttentionFacts, Blocks, Needs, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -81,12 +81,12 @@ def test_a_vit_that_drops_patches_itself_is_refused() -> None:
 
 def test_an_unknown_timm_name_gets_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"model\.vision\.name.*Did you mean 'deit_tiny_patch16_224'"):
-        VisionEncoder.create(VisionConfig(name="deit_tiny_patch16_24"))
+        create_vit(VisionConfig(name="deit_tiny_patch16_24"))
 
 
 def test_settings_that_timm_cannot_use_name_the_section() -> None:
     with pytest.raises(ConfigError, match=r"model\.vision: timm cannot build"):
-        VisionEncoder.create(VisionConfig(name="deit_tiny_patch16_224", options={"depht": 3}))
+        create_vit(VisionConfig(name="deit_tiny_patch16_224", options={"depht": 3}))
 
 
 class Recorder(TokenReducer):
