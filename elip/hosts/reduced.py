@@ -15,7 +15,8 @@ class Reduced(nn.Module):
     """A model under a token reducer, with its own interface; see `elip.reduced`, which makes one.
 
     Each host has a subclass, which is one of the model's class, too, and runs `walk` in the place of the pass through
-    the blocks.
+    the blocks. `elip.models.vision.VisionEncoder` is its counterpart in tasks, where each pass is given its reducer:
+    another one in evaluation, none for the momentum copy.
     """
 
     reducer: TokenReducer
