@@ -6,9 +6,9 @@
 
 or, each property a test of its own:
 
-    @pytest.mark.parametrize("check", CHECKS)
+    @pytest.mark.parametrize("check", REDUCER_CHECKS)
     def test_my_reducer(check):
-        CHECKS[check](Trial(MyReducer, keep_ratio=0.7))
+        REDUCER_CHECKS[check](ReducerTrial(MyReducer, keep_ratio=0.7))
 
 Reducers are put into tiny ViTs of 12 blocks and 196 patches, which the default parameters of any reducer for ViT-B fit.
 What a class says of itself (`soft`, `keeps_order`, `static_counts`, `schedule` of `TokenReducer`) is what
@@ -33,13 +33,21 @@ from elip.task.contract import Task
 from elip.testing import graph_checks, task_checks, token_checks, value_checks
 from elip.testing.ranks import LocalEvaluator
 from elip.testing.task_trial import TaskTrial
-from elip.testing.trial import Trial, told
+from elip.testing.trial import ReducerTrial, as_arguments
 
-__all__ = ["CHECKS", "TASK_CHECKS", "LocalEvaluator", "TaskTrial", "Trial", "check_reducer", "check_task"]
+__all__ = [
+    "REDUCER_CHECKS",
+    "TASK_CHECKS",
+    "LocalEvaluator",
+    "ReducerTrial",
+    "TaskTrial",
+    "check_reducer",
+    "check_task",
+]
 
 TrialT = TypeVar("TrialT")
 
-_CHECKS = (
+_REDUCER_CHECKS = (
     value_checks.keep_all_is_identity,
     value_checks.strength_scales,
     token_checks.prefix_survives,
@@ -56,7 +64,9 @@ _CHECKS = (
     graph_checks.compiles,
     graph_checks.exports,
 )
-CHECKS: Mapping[str, Callable[[Trial], None]] = MappingProxyType({check.__name__: check for check in _CHECKS})
+REDUCER_CHECKS: Mapping[str, Callable[[ReducerTrial], None]] = MappingProxyType(
+    {check.__name__: check for check in _REDUCER_CHECKS}
+)
 """Each property by its name: raises an AssertionError for a reducer that has it not."""
 
 _TASK_CHECKS = (
@@ -77,7 +87,7 @@ TASK_CHECKS: Mapping[str, Callable[[TaskTrial], None]] = MappingProxyType({c.__n
 
 
 def check_reducer(cls: type[TokenReducer], **kwargs: Any) -> None:
-    """Check every property in `CHECKS` of a reducer.
+    """Check every property in `REDUCER_CHECKS` of a reducer.
 
     Args:
         cls: the reducer; it need not be registered.
@@ -86,7 +96,7 @@ def check_reducer(cls: type[TokenReducer], **kwargs: Any) -> None:
     Raises:
         AssertionError: it lacks some; the message has a line for each.
     """
-    _check_all(f"{cls.__name__}({told(kwargs)})", CHECKS, lambda: Trial(cls, **kwargs))
+    _check_all(f"{cls.__name__}({as_arguments(kwargs)})", REDUCER_CHECKS, lambda: ReducerTrial(cls, **kwargs))
 
 
 def check_task(cls: type[Task[Any]], config: RunConfig) -> None:

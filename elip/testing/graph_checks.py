@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, text_of_cls
 from elip.reduction.reducer import TokenReducer
-from elip.testing.trial import Trial, expect, images, made_up, tiny_vit
+from elip.testing.trial import ReducerTrial, expect, images, made_up, tiny_vit
 
 REMEDY = "keep Python choices to shapes and parameters, or set static_counts = False if counts depend on the image"
 
 
 @torch.no_grad()
-def compiles(trial: Trial) -> None:
+def compiles(trial: ReducerTrial) -> None:
     """torch.compile takes the pass in evaluation as one graph, where counts are static; the result is the same."""
     if not trial.cls.static_counts:
         return
@@ -28,7 +28,7 @@ def compiles(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def exports(trial: Trial) -> None:
+def exports(trial: ReducerTrial) -> None:
     """torch.export takes the pass in evaluation, where counts are static; the result is the same for other images."""
     if not trial.cls.static_counts:
         return
@@ -53,7 +53,7 @@ class _Embeds(nn.Module):
         return self.encoder(image, self.reducer, Guide(text_of_cls(text_cls))).embeds
 
 
-def _model(trial: Trial) -> tuple[_Embeds, tuple[Tensor, Tensor]]:
+def _model(trial: ReducerTrial) -> tuple[_Embeds, tuple[Tensor, Tensor]]:
     encoder = tiny_vit()
     model = _Embeds(encoder, trial.reducer(encoder)).eval()
     return model, (images(2, encoder), made_up((2, encoder.width), seed=3))

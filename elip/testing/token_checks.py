@@ -9,7 +9,16 @@ from elip.reduction.guide import Guide, Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.schedule import KeepSchedule, RemovalSchedule
 from elip.reduction.tokens import Tokens
-from elip.testing.trial import Trial, Visit, expect, images, made_up_text, record_visits, tiny_vit, transparent_vit
+from elip.testing.trial import (
+    ReducerTrial,
+    Visit,
+    expect,
+    images,
+    made_up_text,
+    record_visits,
+    tiny_vit,
+    transparent_vit,
+)
 
 GRIDS = (14, 16, 24)
 """Rows and columns of patches that make 197, 257 and 577 tokens with CLS."""
@@ -18,7 +27,7 @@ NOTHING = 1e-9
 
 
 @torch.no_grad()
-def prefix_survives(trial: Trial) -> None:
+def prefix_survives(trial: ReducerTrial) -> None:
     """CLS and registers are as many as before, and no hook writes to them."""
     for registers in (0, 4):
         encoder = tiny_vit(reg_tokens=registers)
@@ -33,7 +42,7 @@ def prefix_survives(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def counts_follow_schedule(trial: Trial) -> None:
+def counts_follow_schedule(trial: ReducerTrial) -> None:
     """Each block leaves as many tokens as the reducer's schedule says, during its warm-up, too."""
     encoder = tiny_vit()
     reducer = trial.reducer(encoder)
@@ -49,7 +58,7 @@ def counts_follow_schedule(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def works_at_any_grid(trial: Trial) -> None:
+def works_at_any_grid(trial: ReducerTrial) -> None:
     """197, 257 and 577 tokens go through, and numbers follow the schedule there, too."""
     for grid in GRIDS:
         encoder = tiny_vit(grid)
@@ -61,7 +70,7 @@ def works_at_any_grid(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def class_token_or_refusal(trial: Trial) -> None:
+def class_token_or_refusal(trial: ReducerTrial) -> None:
     """A ViT without a class token is reduced, too, or refused by the constructor with an ElipError that says so."""
     encoder = tiny_vit(class_token=False, global_pool="avg")
     try:
@@ -80,7 +89,7 @@ def class_token_or_refusal(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def sizes_count_patches(trial: Trial) -> None:
+def sizes_count_patches(trial: ReducerTrial) -> None:
     """The size of a token is the number of patches that live in it; soft tokens share all patches among them."""
     encoder = tiny_vit()
     tokens = trial.run(encoder, trial.reducer(encoder), images(3, encoder), watch=Watch(source=True)).tokens
@@ -102,7 +111,7 @@ def sizes_count_patches(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def source_is_right(trial: Trial) -> None:
+def source_is_right(trial: ReducerTrial) -> None:
     """The source map tells the truth: each token is made of just the patches that live in it by the map.
 
     Run in a ViT whose blocks change nothing, so that a token's shares of the patches can be solved for.
@@ -129,7 +138,7 @@ def source_is_right(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def order_is_kept(trial: Trial) -> None:
+def order_is_kept(trial: ReducerTrial) -> None:
     """Where the class promises it, patches with a token to themselves come in image order."""
     if not trial.cls.keeps_order:
         return
@@ -155,7 +164,7 @@ def _check_form(visit: Visit) -> None:
     expect(after.grid == before.grid, f"block {visit.block}: the grid of the patches became {after.grid}")
 
 
-def _check_counts(trial: Trial, encoder: VisionEncoder, reducer: TokenReducer, progress: float) -> None:
+def _check_counts(trial: ReducerTrial, encoder: VisionEncoder, reducer: TokenReducer, progress: float) -> None:
     visits = record_visits(reducer)
     trial.run(encoder, reducer, images(2, encoder), Guide(made_up_text(2, encoder), progress))
     _follow(reducer, visits)

@@ -44,7 +44,7 @@ class Visit:
     progress: float
 
 
-class Trial:
+class ReducerTrial:
     """A reducer class with its parameters, under test.
 
     Args:
@@ -163,6 +163,6 @@ def record_visits(reducer: TokenReducer) -> list[Visit]:
     return visits
 
 
-def told(params: Mapping[str, Any]) -> str:
+def as_arguments(params: Mapping[str, Any]) -> str:
     """Return parameters as they are written in a call."""
     return ", ".join(f"{key}={value!r}" for key, value in params.items())

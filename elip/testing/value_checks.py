@@ -9,7 +9,7 @@ from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, Teacher, Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import VisionOutput
-from elip.testing.trial import Trial, expect, images, made_up, made_up_text, record_visits, tiny_vit
+from elip.testing.trial import ReducerTrial, expect, images, made_up, made_up_text, record_visits, tiny_vit
 from elip.undisturbed import undisturbed
 
 SAME = 1e-6
@@ -17,7 +17,7 @@ SAME = 1e-6
 
 
 @torch.no_grad()
-def keep_all_is_identity(trial: Trial) -> None:
+def keep_all_is_identity(trial: ReducerTrial) -> None:
     """At strength 0 the encoder gives what it gives without a reducer, to 1e-6; soft reducers keep the number."""
     encoder = tiny_vit()
     reducer, image = trial.at_strength(encoder, 0.0), images(2, encoder)
@@ -35,7 +35,7 @@ def keep_all_is_identity(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def strength_scales(trial: Trial) -> None:
+def strength_scales(trial: ReducerTrial) -> None:
     """`at_strength` 1 is the reducer as it is, and the stronger, the fewer tokens are left."""
     encoder = tiny_vit()
     image, plain = images(2, encoder), trial.reducer(encoder)
@@ -50,7 +50,7 @@ def strength_scales(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def evaluation_is_deterministic(trial: Trial) -> None:
+def evaluation_is_deterministic(trial: ReducerTrial) -> None:
     """The same images give the same result, whatever was drawn or passed before; no pass changes the reducer."""
     encoder = tiny_vit()
     reducer, image = trial.reducer(encoder), images(3, encoder)
@@ -65,7 +65,7 @@ def evaluation_is_deterministic(trial: Trial) -> None:
 
 
 @torch.no_grad()
-def images_are_independent(trial: Trial) -> None:
+def images_are_independent(trial: ReducerTrial) -> None:
     """What an image gives does not depend on its neighbours in the batch, nor on its place there."""
     encoder = tiny_vit().double()  # rounding, which differs between batch sizes, decides no choice in double precision
     reducer, image = trial.reducer(encoder), images(4, encoder)
@@ -80,7 +80,7 @@ def images_are_independent(trial: Trial) -> None:
             expect(same, f"what image {place} gives depends on the images beside it")
 
 
-def gradients_reach_parameters(trial: Trial) -> None:
+def gradients_reach_parameters(trial: ReducerTrial) -> None:
     """Gradients of training get through the tokens to each parameter, the reducer's and the encoder's."""
     encoder = tiny_vit()
     reducer, image = trial.reducer(encoder), images(3, encoder)
@@ -97,7 +97,7 @@ def gradients_reach_parameters(trial: Trial) -> None:
     expect(not cut, f"no gradient gets to {', '.join(cut[:4])}{' and others' if len(cut) > 4 else ''}")
 
 
-def half_precision_is_finite(trial: Trial) -> None:
+def half_precision_is_finite(trial: ReducerTrial) -> None:
     """No NaN nor infinity in float16 and bfloat16, nor under autocast, also for a picture of one colour."""
     for dtype in (torch.float16, torch.bfloat16):
         encoder = tiny_vit().to(dtype)
@@ -116,7 +116,7 @@ def half_precision_is_finite(trial: Trial) -> None:
 
 
 def _backward(
-    trial: Trial, encoder: VisionEncoder, reducer: TokenReducer | None, image: Tensor, guide: Guide | None = None
+    trial: ReducerTrial, encoder: VisionEncoder, reducer: TokenReducer | None, image: Tensor, guide: Guide | None = None
 ) -> None:
     """Run one step of training up to the gradients, on a loss of all tokens and the reducer's own."""
     with undisturbed(seed=4):

@@ -3,15 +3,15 @@
 import pytest
 
 from elip.registry import REDUCERS
-from elip.testing import CHECKS, Trial
+from elip.testing import REDUCER_CHECKS, ReducerTrial
 
 NAMES = [name for name in REDUCERS.names() if REDUCERS.get(name).__module__.startswith("reducers.")]
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", REDUCER_CHECKS)
 @pytest.mark.parametrize("name", NAMES)
 def test_reducer_has_the_property(name: str, check: str) -> None:
-    CHECKS[check](Trial(REDUCERS.get(name)))
+    REDUCER_CHECKS[check](ReducerTrial(REDUCERS.get(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,7 +20,7 @@ from elip.reduction import (
     Tokens,
     take,
 )
-from elip.testing import CHECKS, Trial, check_reducer
+from elip.testing import REDUCER_CHECKS, ReducerTrial, check_reducer
 
 
 class Longest(StageReducer):
@@ -399,12 +399,12 @@ BROKEN = [
 @pytest.mark.parametrize(("check", "cls", "words"), BROKEN, ids=[f"{check}-{cls.__name__}" for check, cls, _ in BROKEN])
 def test_each_check_catches_reducers_that_lack_its_property(check: str, cls: type[TokenReducer], words: str) -> None:
     with pytest.raises((AssertionError, ElipError), match=f"(?s){words}"):
-        CHECKS[check](Trial(cls))
+        REDUCER_CHECKS[check](ReducerTrial(cls))
 
 
 def test_there_is_a_broken_reducer_for_every_check() -> None:
-    assert {check for check, _, _ in BROKEN} == set(CHECKS)
-    assert len(CHECKS) == 15
+    assert {check for check, _, _ in BROKEN} == set(REDUCER_CHECKS)
+    assert len(REDUCER_CHECKS) == 15
 
 
 def test_a_reducer_that_says_its_counts_differ_need_not_be_one_graph() -> None:
@@ -412,14 +412,14 @@ def test_a_reducer_that_says_its_counts_differ_need_not_be_one_graph() -> None:
         static_counts = False
 
     for check in ("compiles", "exports"):
-        CHECKS[check](Trial(Honest))
+        REDUCER_CHECKS[check](ReducerTrial(Honest))
 
 
 def test_the_report_has_a_line_for_each_property_that_is_missing() -> None:
     with pytest.raises(AssertionError, match=r"ByLot\(begin=\(2, 4\)\) fails") as caught:
         check_reducer(ByLot, begin=(2, 4))
     head, *lines = str(caught.value).splitlines()
-    assert head.endswith(f"fails {len(lines)} of {len(CHECKS)} checks:")
+    assert head.endswith(f"fails {len(lines)} of {len(REDUCER_CHECKS)} checks:")
     assert any(line.startswith("  evaluation_is_deterministic: the same images") for line in lines)
     assert not any(line.startswith("  keep_all_is_identity") for line in lines)
 
@@ -429,5 +429,5 @@ def test_checking_leaves_the_callers_random_numbers_alone() -> None:
     expected = torch.rand(3)
     torch.manual_seed(0)
     for check in ("keep_all_is_identity", "gradients_reach_parameters", "evaluation_is_deterministic"):
-        CHECKS[check](Trial(Longest))
+        REDUCER_CHECKS[check](ReducerTrial(Longest))
     assert torch.equal(torch.rand(3), expected)
