@@ -137,8 +137,7 @@ def _measure_step(task: Task, batch: Batch) -> _Step:
 
 def _training_step(task: Task, batch: Batch) -> _Call:
     def loss(batch: Batch) -> Tensor:
-        losses = task.training_step(batch, _AT_THE_END).losses
-        return torch.stack([loss.float() for loss in losses.values()]).sum()
+        return task.total_loss(task.training_step(batch, _AT_THE_END).losses)
 
     return _Call(task, batch, loss)
 
