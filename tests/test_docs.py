@@ -34,7 +34,8 @@ def blocks(document: str, language: str) -> list[str]:
 def readme_commands(tool: str = r"\w+") -> list[list[str]]:
     """Return the words of each command of the README that calls a tool, from the tool's name on."""
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    lines = "\n".join(re.findall(r"```\n(.*?)```", text, re.S)).replace("\\\n", " ").splitlines()
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.S | re.M)
+    lines = "\n".join(block for language, block in fenced if not language).replace("\\\n", " ").splitlines()
     found = (re.search(rf"tools/({tool})\.py.*", line) for line in lines if line.startswith((".venv", "torchrun")))
     return [
         shlex.split(match[0].replace("tools/", "").replace(".py", "", 1), comments=True) for match in found if match
@@ -92,11 +93,14 @@ def test_own_pictures_are_trained_on_offline_as_the_readme_says(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_task_of_the_example_trains_evaluates_and_is_costed(digits: Path, tiny: list[str], tmp_path: Path) -> None:
-    task, maker = blocks("adding_a_task.md", "python")
+    task, maker, check = blocks("adding_a_task.md", "python")
     (config,) = blocks("adding_a_task.md", "yaml")
     (tmp_path / "matching.py").write_text(task)
     (tmp_path / "matching.yaml").write_text(config)
     (tmp_path / "make_matching.py").write_text(maker)
+    (tmp_path / "check_matching.py").write_text(check)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/digitscenes").symlink_to(digits)
     (tmp_path / "configs").symlink_to(PROJECT / "configs")
 
     def run(*arguments: str) -> str:
@@ -110,6 +114,7 @@ def test_the_task_of_the_example_trains_evaluates_and_is_costed(digits: Path, ti
     own = ("data.train", "data.val", "data.test", "task.", "output_dir")
     smaller = [override for override in tiny if not override.startswith(own)]
     run("make_matching.py", str(digits))
+    run("check_matching.py")
     run(str(PROJECT / "tools/train.py"), "matching.yaml", *smaller)
     assert "accuracy" in run(str(PROJECT / "tools/evaluate.py"), "runs/matching", "--plugins", "matching.py")
     metrics = json.loads((tmp_path / "runs/matching/eval/val/metrics.json").read_text())
