@@ -1,4 +1,4 @@
-"""Reducers are plug-ins: nobody imports one by name, and each knows elip alone."""
+"""Reducers are plug-ins: nobody imports one by name, and each knows `elip.reduction` alone."""
 
 import ast
 import sys
@@ -11,6 +11,12 @@ PROJECT = Path(__file__).parents[1]
 OURS = ("elip", "reducers", "tasks", "tools", "tests", "configs")
 LIBRARIES = ("torch", "einops")
 REDUCERS = sorted((PROJECT / "reducers").glob("*.py"))
+PLUGINS = [
+    *(path for path in REDUCERS if path.stem != "__init__"),
+    *sorted((PROJECT / "tests" / "plugins").glob("*.py")),
+    PROJECT / "tests" / "packages" / "elip_stripes" / "elip_stripes.py",
+]
+"""Files of one reducer each, other people's among them."""
 OTHERS = sorted(path for folder in ("elip", "tasks", "tools") for path in (PROJECT / folder).rglob("*.py"))
 
 
@@ -34,23 +40,16 @@ def test_nobody_outside_imports_a_reducer(path: Path) -> None:
     assert not of("reducers", imported(path))
 
 
-@pytest.mark.parametrize("path", REDUCERS, ids=lambda path: path.stem)
-def test_a_reducer_imports_elip_and_what_reducers_share_and_nothing_else_of_ours(path: Path) -> None:
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.stem)
+def test_a_reducer_imports_nothing_of_ours_but_elip_reduction_and_elip_errors(path: Path) -> None:
     for name in imported(path):
-        package, _, rest = name.partition(".")
-        if package == "reducers" and path.stem != "__init__":
-            assert rest.startswith("_"), f"{path.name} imports {name}: reducers do not import each other"
-        elif package in OURS:
-            assert package in ("elip", "reducers"), f"{path.name} imports {name}"
+        package, *rest = name.split(".")
+        if package in OURS:
+            assert package == "elip", f"{path.name} imports {name}"
+            assert len(rest) == 2, f"{path.name} imports {name}: all that reducers use is in elip.reduction itself"
+            assert rest[0] in ("reduction", "errors"), f"{path.name} imports {name}"
         else:
             assert package in (*sys.stdlib_module_names, *LIBRARIES), f"{path.name} imports {name}"
-
-
-@pytest.mark.parametrize("path", REDUCERS, ids=lambda path: path.stem)
-def test_a_reducer_reaches_into_elip_by_its_contracts_only(path: Path) -> None:
-    contracts = ("clusters", "errors", "merging", "reducer", "registry", "schedule", "tokens")
-    for name in of("elip", imported(path)):
-        assert name.split(".")[1] in contracts, f"{path.name} imports {name}"
 
 
 def test_the_package_imports_every_reducer_and_registers_each_under_its_files_name() -> None:

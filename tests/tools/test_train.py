@@ -100,32 +100,20 @@ def test_a_reducer_of_ones_own_in_one_file_outside_the_project_trains(
     plugin = tmp_path / "mine.py"
     plugin.write_text(
         dedent('''
-            """Keep every other patch."""
-            import torch
-
-            from elip.reduction.reducer import TokenReducer
-            from elip.registry import REDUCERS
+            from elip.reduction import REDUCERS, StageReducer
 
 
-            @REDUCERS.register("every_other")
-            class EveryOther(TokenReducer):
-                """Keep every other patch from one block on."""
+            @REDUCERS.register("longest")
+            class Longest(StageReducer):
+                """Keep the patches with the longest vectors."""
 
-                def __init__(self, encoder, *, at: int = 1):
-                    super().__init__()
-                    self.at = at
-
-                def before_block(self, block, tokens, context):
-                    if block != self.at:
-                        return tokens
-                    places = torch.arange(0, tokens.num_tokens, 2, device=tokens.x.device)
-                    return tokens.keep(places.expand(len(tokens.x), -1))
+                def reduce(self, tokens, keep, stage):
+                    return tokens.keep(tokens.x.norm(dim=-1).topk(keep, dim=1).indices)
         ''')
     )
     mine = [override for override in tiny if not override.startswith("reducer.")]
-    run = command(
-        "train", config, *mine, f"plugins=[{plugin}]", "reducer={name: every_other, at: 2}", "train.max_steps=1"
-    )
+    reducer = "reducer={name: longest, begin: [2], keep_ratio: 0.5}"
+    run = command("train", config, *mine, f"plugins=[{plugin}]", reducer, "train.max_steps=1")
     assert run.returncode == 0, run.stderr
     entry = entries(tmp_path / "run")[0]
     assert [entry[f"tokens/block{i:02d}"] for i in range(3)] == [17, 17, 9]
