@@ -23,6 +23,8 @@ from elip.weights.fitting import load_all
 from elip.weights.warm_start import start_from
 from tools.cli import user_errors
 
+logger = logging.getLogger(__name__)
+
 EPILOG = """examples:
   python tools/evaluate.py runs/demo/pretrain
   python tools/evaluate.py runs/demo/pretrain/best.pt --split test eval.reducer.name=none
@@ -82,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = TASKS.build(config.task.name, config)
         if args.config is None:
             load_all(task, weights.state, path)
-            logging.getLogger(__name__).info("weights from %s", weights.describe())
+            logger.info("weights from %s", weights.describe())
         else:
             report = start_from(task, weights, config.model.init_allow, complete=True)
-            logging.getLogger(__name__).info("%s", report)
+            logger.info("%s", report)
         split = choose_split(args.split, list(task.eval_splits()))
         cost = EvaluationCost(task)
         result = evaluate(task.to(run.device), split, config, run)

@@ -22,6 +22,8 @@ from elip.weights.files import read_weights
 from elip.weights.warm_start import start_from
 from tools.cli import user_errors
 
+logger = logging.getLogger(__name__)
+
 EPILOG = """examples:
   python tools/train.py configs/demo/pretrain.yaml
   python tools/train.py configs/demo/pretrain.yaml reducer.name=random train.max_steps=100 output_dir=runs/random
@@ -103,12 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = read_weights(Path(config.model.init)) if config.model.init and start is None else None
         task = TASKS.build(config.task.name, built)
         if weights is not None:
-            logging.getLogger(__name__).info("%s", start_from(task, weights, config.model.init_allow))
+            logger.info("%s", start_from(task, weights, config.model.init_allow))
             del weights
         task = task.to(run.device)
         costs = RunningCost(task).figures, EvaluationCost(task).figures
         outcome = Trainer(task, config, run, *costs).fit(start or False)
-        logging.getLogger(__name__).info("%s", _summary(outcome, run.output_dir))
+        logger.info("%s", _summary(outcome, run.output_dir))
     return 0
 
 

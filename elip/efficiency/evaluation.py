@@ -9,7 +9,7 @@ from elip.efficiency.report import label
 from elip.efficiency.vision import adaptive
 from elip.task import Task
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class EvaluationCost:
@@ -59,7 +59,7 @@ class EvaluationCost:
             reduced = call.gmacs(IMAGES if adaptive(call.blocks) else 1)
             return {"vision_gmacs": reduced, "vision_gmacs_dense": call.dense_gmacs()}
         except Exception as error:  # as in a run's log: a figure is not worth an evaluation
-            _logger.warning(f"GMACs are not recorded, because counting failed: {type(error).__name__}: {error}")
+            logger.warning(f"GMACs are not recorded, because counting failed: {type(error).__name__}: {error}")
             return {"vision_gmacs": None, "vision_gmacs_dense": None}
 
     def _remember(self, call: EncoderCall) -> None:

@@ -12,7 +12,7 @@ from elip.efficiency.task import train_step_macs
 from elip.efficiency.vision import adaptive
 from elip.task import Task
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class RunningCost:
@@ -66,7 +66,7 @@ class RunningCost:
             return count()
         except Exception as error:  # whatever a reducer from elsewhere does under tracing: a figure is not worth a run
             self._countable = False
-            _logger.warning(f"GMACs are not logged, because counting failed: {type(error).__name__}: {error}")
+            logger.warning(f"GMACs are not logged, because counting failed: {type(error).__name__}: {error}")
             return {}
 
 

@@ -14,7 +14,7 @@ from elip.distributed import world_size
 from elip.engine.loader import TrainLoader
 from elip.errors import CheckpointError
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def data_record(dataset: Dataset, loader: TrainLoader, config: RunConfig, split: str | None) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def check_data(contents: Mapping[str, Any], now: Mapping[str, Any], path: Path) 
     evaluated = {file["file"]: file["sha256"] for file in before.get("eval", [])}
     for file in now["eval"]:
         if evaluated.get(file["file"], file["sha256"]) != file["sha256"]:
-            _logger.warning(
+            logger.warning(
                 f"{file['file']} has changed since {path} was written: scores from here on do not compare with the "
                 "earlier ones, and the best checkpoint is chosen among both"
             )
@@ -82,14 +82,14 @@ def tell_schedule(contents: Mapping[str, Any], step: int, total_steps: int, rate
     """
     before = contents.get("next_lr", rate)
     if not math.isclose(before, rate, rel_tol=1e-9):
-        _logger.warning(
+        logger.warning(
             f"the learning rate jumps: step {step + 1} would have had {before:.3g} in the run of {path}, and has "
             f"{rate:.3g} now, because its curve spans other epochs or steps, or optim.* changed. To go on with the old "
             "curve, keep those settings"
         )
     length = contents.get("total_steps", total_steps)
     if length != total_steps:
-        _logger.warning(
+        logger.warning(
             f"training was to take {length} steps, and takes {total_steps} now: all that follows its progress, such as "
             "keep schedules, jumps too"
         )
@@ -130,7 +130,7 @@ def _check_files(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
                 f"{path} was written, so the order of the data would not go on. {way_out}"
             )
         if old["sha256"] != new["sha256"]:
-            _logger.warning(
+            logger.warning(
                 f"data.train: {new['file']} holds other items than {_earlier(old, new)} did when {path} was written "
                 f"(as many, {new['count']}); training goes on with what it holds now"
             )

@@ -25,7 +25,7 @@ from elip.task import Batch
 Collate = Callable[[list[Any]], Batch]
 
 _GRACE_SECONDS = 60
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -109,7 +109,7 @@ class TrainLoader:
         self._train = config.train
         self.num_workers = usable_workers(config.data.num_workers)
         if self.num_workers < config.data.num_workers:
-            _logger.info(
+            logger.info(
                 f"data.num_workers={config.data.num_workers} is more than the CPUs that each process may use here; "
                 f"{self.num_workers} loader processes are started for each"
             )

@@ -2,10 +2,13 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from elip.atomic import write_atomically, writing
 from elip.errors import ElipError
@@ -14,7 +17,7 @@ LOG_NAME = "log.jsonl"
 
 Entry = dict[str, Any]
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def read_log(folder: Path) -> list[Entry]:
@@ -42,7 +45,7 @@ def cut(folder: Path, step: int) -> None:
     if odd and odd[-1] == len(lines):  # after the last line's end there is nothing
         del odd[-1]
     if odd:
-        _logger.warning(f"{path}: lines that are no entries are dropped: {len(odd)}, the first of them line {odd[0]}")
+        logger.warning(f"{path}: lines that are no entries are dropped: {len(odd)}, the first of them line {odd[0]}")
     kept = [line for line, entry in zip(lines, entries, strict=True) if entry is not None and entry["step"] <= step]
     if kept != lines[:-1] or lines[-1]:
         write_atomically(path, lambda file: file.write(b"".join(line + b"\n" for line in kept)))
@@ -89,7 +92,7 @@ class LogFile:
                 self._put_back(self._descriptor)
                 return
             if not same:
-                _logger.warning(f"{self._path} was replaced during the run: further entries go to the new file")
+                logger.warning(f"{self._path} was replaced during the run: further entries go to the new file")
                 os.close(self._descriptor)
                 self._descriptor = self._open()
 
@@ -110,7 +113,29 @@ class LogFile:
         self._descriptor = self._open()
         _write(self._descriptor, held)
         os.close(old)
-        _logger.warning(f"{self._path} was removed during the run: it is there again, with all its entries")
+        logger.warning(f"{self._path} was removed during the run: it is there again, with all its entries")
+
+
+class JsonLines:
+    """`log.jsonl`: one object a line, `event` train or eval, figures in full precision, null where not finite."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        cut(folder, start)
+        self._folder, self._file = folder, LogFile(folder)
+
+    def train(self, entry: Mapping[str, Any]) -> None:
+        self._file.append(_finite(entry))
+
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
+        self._file.append({"event": "eval", "step": step, "split": split, "metrics": _finite(metrics)})
+
+    def entries(self) -> list[Entry]:
+        """Return what is in the file."""
+        self._file.make_good()
+        return read_log(self._folder)
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -140,3 +165,8 @@ def _parse(line: bytes) -> Entry | None:
         return None
     step = entry.get("step") if isinstance(entry, dict) else None
     return entry if type(step) is int and step > 0 else None
+
+
+def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures with null for NaN and infinities, which JSON does not have."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}

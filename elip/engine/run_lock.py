@@ -17,7 +17,7 @@ LOCK_NAME = "run.lock"
 
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _MAX_HOLDER_BYTES = 4096
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class RunLock:
@@ -110,7 +110,7 @@ def _lock(descriptor: int, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS_HERE:
             raise
-        _logger.warning(
+        logger.warning(
             f"the file system of {path.parent} has no locks ({error.strerror}): nothing keeps a second run out of this "
             "folder, so take care to start only one"
         )

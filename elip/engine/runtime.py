@@ -31,7 +31,7 @@ _PLACES = ("*", "eval/*/*", "sheets/*")
 """Where in its folder a run writes files."""
 _STOPPING = "Ctrl-C: finishing this step, then saving; once more stops at once"
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Run:
         """
         if self.output_dir.is_dir() and (self._lock is None or self._lock.is_in_place):
             return
-        _logger.warning(
+        logger.warning(
             f"{self.output_dir} was removed or emptied during the run; what was in it is gone, and it is made again"
         )
         with writing(self.output_dir):

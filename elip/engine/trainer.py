@@ -18,9 +18,9 @@ from elip.engine.broken import BrokenSamples
 from elip.engine.continuity import check_data, data_record, tell_schedule, workers_of
 from elip.engine.evaluator import EvaluationStopped, evaluate
 from elip.engine.loader import TrainLoader
-from elip.engine.logger import RunLog
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
 from elip.engine.results import IN_TRAINING, write_result, write_sheets
+from elip.engine.run_log import RunLog
 from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
 from elip.errors import CheckpointError
@@ -32,7 +32,7 @@ from elip.weights.fitting import load_all
 Evaluation = dict[str, Any]
 """Outcome of an evaluation as a checkpoint keeps it: `step`, `split`, `metrics`."""
 
-_logger = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -152,11 +152,11 @@ class Trainer:
         on_first_rank(lambda: self._bring_best(path.parent / run_folder.BEST))
         self._forget_lost_best()
         set_rng_state(contents["rng"][rank()])
-        _logger.info(f"going on from {path}, after step {self._step} of {self._total_steps}")
+        logger.info(f"going on from {path}, after step {self._step} of {self._total_steps}")
 
     def _set_aside_later(self) -> None:
         for path in checkpoint.set_aside_later(self._run.output_dir, self._step):
-            _logger.warning(f"this run goes on from step {self._step}: a later checkpoint is now named {path}")
+            logger.warning(f"this run goes on from step {self._step}: a later checkpoint is now named {path}")
 
     def _bring_best(self, theirs: Path) -> None:
         """Copy the best checkpoint of the run that goes on, if it was in another folder."""
@@ -169,7 +169,7 @@ class Trainer:
         best = self._run.output_dir / run_folder.BEST
         held = share(checkpoint.saved_step(best) if self._best and rank() == 0 else None)
         if self._best and held != self._best["step"]:
-            _logger.warning(
+            logger.warning(
                 f"the checkpoint of the best evaluation so far, after step {self._best['step']}, is not there any "
                 f"more: {best} will be the best of those from here on"
             )
@@ -180,14 +180,14 @@ class Trainer:
         check_data(contents, self._data, path)
         workers = workers_of(contents)
         if self._loader.is_stream and max(1, workers) != max(1, self._loader.num_workers):
-            _logger.warning(
+            logger.warning(
                 f"the order of shards depends on the number of loader processes: {workers} are started, as in the run "
                 f"of {path}, instead of {self._loader.num_workers}"
             )
             self._loader.num_workers = self._data["num_workers"] = workers
         changed = checkpoint.changes(contents["config"], config_to_dict(self._config))
         if changed:
-            _logger.warning(f"the config is not the one of {path}: {'; '.join(changed)}")
+            logger.warning(f"the config is not the one of {path}: {'; '.join(changed)}")
 
     def _open_log(self) -> RunLog:
         loader = self._loader
@@ -277,7 +277,7 @@ class Trainer:
 
     def _outcome(self, stopped: bool) -> dict[str, Any]:
         if stopped:
-            _logger.info(
+            logger.info(
                 f"stopped by {self._run.stop_signal or 'a signal to another process'} after step {self._step} of "
                 f"{self._total_steps}; the same command with --resume goes on from {self._saved}"
             )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _warned: set[str] = set()
 
 
@@ -81,5 +81,5 @@ def itm_loss(positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:
     losses = F.cross_entropy(logits, labels, reduction="none") * weight
     if "negatives" not in _warned and not bool(valid.all()):
         _warned.add("negatives")
-        log.warning("some rows have no negative in their batch (same image throughout): they are left out of ITM")
+        logger.warning("some rows have no negative in their batch (same image throughout): they are left out of ITM")
     return losses.sum() / weight.sum().clamp_min(1)

@@ -3,14 +3,11 @@
 Only the first process writes. Training reads none of it back, so it never changes what a run computes.
 """
 
-import json
 import logging
-import math
 import resource
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -18,22 +15,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from ruamel.yaml import YAML
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from elip.atomic import writing
 from elip.distributed import rank
-from elip.engine.log_file import Entry, LogFile, cut, read_log
+from elip.engine.log_file import JsonLines
 from elip.engine.step import StepReport
+from elip.engine.tensorboard import TensorBoard
 from elip.errors import ElipError
 
 _MIB = 2**20
-_MAX_NUMBER = 2.0**53
-"""Up to here TensorBoard's numbers, which are floating, tell all integers apart."""
-_logger = logging.getLogger(__name__)
+
+logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -134,7 +127,7 @@ class RunLog:
         """
         failures = list(filter(None, map(_failure_to_close, self._sinks)))
         for further in failures[1:]:
-            _logger.warning("%s", further)
+            logger.warning("%s", further)
         if failures:
             raise failures[0]
 
@@ -149,101 +142,7 @@ class RunLog:
             if error is None:
                 raise
             if str(failure) != str(error):
-                _logger.warning("%s", failure)
-
-
-class JsonLines:
-    """`log.jsonl`: one object a line, `event` train or eval, figures in full precision, null where not finite."""
-
-    def __init__(self, folder: Path, start: int) -> None:
-        cut(folder, start)
-        self._folder, self._file = folder, LogFile(folder)
-
-    def train(self, entry: Mapping[str, Any]) -> None:
-        self._file.append(_finite(entry))
-
-    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
-        self._file.append({"event": "eval", "step": step, "split": split, "metrics": _finite(metrics)})
-
-    def entries(self) -> list[Entry]:
-        """Return what is in the file."""
-        self._file.make_good()
-        return read_log(self._folder)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class TensorBoard:
-    """Event files under `tensorboard/`: the config as text and as hyper-parameters, all figures, evaluations' sheets.
-
-    A file begins with the first thing to write. One that someone removes during the run is made anew, with all figures;
-    sheets are lost with it.
-
-    Args:
-        folder: of the run, with its `config.yaml`.
-        start: steps done before.
-        entries: gives all that was logged before, to make a file anew.
-    """
-
-    def __init__(self, folder: Path, start: int, entries: Callable[[], Sequence[Entry]]) -> None:
-        self._folder, self._start, self._entries = folder / "tensorboard", start, entries
-        self._config = (folder / "config.yaml").read_text(encoding="utf-8")
-        self._writer: SummaryWriter | None = None
-        self._file: Path | None = None
-        self._stack = ExitStack()
-
-    def train(self, entry: Mapping[str, Any]) -> None:
-        with self._writing() as writer:
-            _add_train(writer, entry)
-
-    def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
-        with self._writing() as writer:
-            _add_scalars(writer, split, metrics, step)
-            for name, sheet in sheets.items():
-                writer.add_image(f"{split}/{name}", sheet, step, dataformats="HWC")
-            writer.flush()
-
-    def close(self) -> None:
-        self._writer = None
-        with writing(self._folder):
-            self._stack.close()
-
-    @contextmanager
-    def _writing(self) -> Iterator[SummaryWriter]:
-        with writing(self._folder):
-            if self._file is not None and not self._file.exists():
-                self._start_anew(self._file)
-            self._writer = self._writer or self._open(purge_from=self._start + 1)
-            yield self._writer
-
-    def _start_anew(self, lost: Path) -> None:
-        """Open a file in the place of one that is gone, with all entries of the log."""
-        with suppress(ElipError):
-            self.close()  # what it still held goes where nobody looks, or is in the log as well
-        lost.unlink(missing_ok=True)
-        self._writer = self._open(purge_from=1)
-        for entry in self._entries():
-            if entry.get("event") == "eval":
-                _add_scalars(self._writer, entry["split"], entry["metrics"], entry["step"])
-            else:
-                _add_train(self._writer, entry)
-        _logger.warning(f"{lost} was removed during the run: there is a new one, without earlier sheets")
-
-    def _open(self, purge_from: int) -> SummaryWriter:
-        before = {*self._event_files()}
-        self._stack.enter_context(_quiet_writer_thread())
-        writer = SummaryWriter(str(self._folder), purge_step=purge_from)
-        self._stack.callback(writer.close)
-        (self._file,) = {*self._event_files()} - before
-        writer.add_text("config", f"```yaml\n{self._config}```", self._start)
-        # No list of parameters and metrics: TensorBoard would take the first run's for all, else it joins all runs'.
-        _, settings, _ = hparams(hyperparameters(YAML(typ="safe").load(self._config) or {}), {})
-        writer.file_writer.add_summary(settings)  # type: ignore[attr-defined]  # declared as None, but there by now
-        return writer
-
-    def _event_files(self) -> Iterator[Path]:
-        return self._folder.glob("*tfevents*")
+                logger.warning("%s", failure)
 
 
 class Console:
@@ -275,13 +174,13 @@ class Console:
             return
         step = entry["step"]
         left = timedelta(seconds=round(entry["seconds"] / (step - self._start) * (self._total_steps - step)))
-        _logger.info(
+        logger.info(
             f"step {step}/{self._total_steps}, epoch {entry['epoch']}: loss {entry['loss']:.4f}, lr {entry['lr']:.2e}, "
             f"{entry['images_per_second']:.1f} images/s, {left} left"
         )
 
     def evaluation(self, step: int, split: str, metrics: Mapping[str, float], sheets: Mapping[str, np.ndarray]) -> None:
-        _logger.info(f"step {step}, {split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
+        logger.info(f"step {step}, {split}: " + ", ".join(f"{name} {value:.2f}" for name, value in metrics.items()))
 
     def close(self) -> None:
         with suppress(OSError):  # of a terminal that is gone
@@ -313,49 +212,6 @@ class _Clock:
         self._lap += pause
 
 
-@contextmanager
-def _quiet_writer_thread() -> Iterator[None]:
-    """Return a context in which TensorBoard's thread prints no traceback of what it then raises where it is used."""
-    before = threading.excepthook
-
-    def hook(failure: threading.ExceptHookArgs) -> None:
-        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard.")):
-            before(failure)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = before
-
-
-def hyperparameters(config: Mapping[str, Any], prefix: str = "") -> dict[str, float | str]:
-    """Return a config's values by dotted key: numbers as they are, all else as text; nothing for null."""
-    flat: dict[str, float | str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(hyperparameters(value, f"{prefix}{key}."))
-        elif isinstance(value, str) or (_is_number(value) and abs(value) < _MAX_NUMBER):
-            flat[f"{prefix}{key}"] = value
-        elif value is not None:
-            flat[f"{prefix}{key}"] = json.dumps(value)
-    return flat
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _add_train(writer: SummaryWriter, entry: Mapping[str, Any]) -> None:
-    _add_scalars(writer, "train", {k: v for k, v in entry.items() if k not in ("event", "step")}, entry["step"])
-
-
-def _add_scalars(writer: SummaryWriter, prefix: str, figures: Mapping[str, float | None], step: int) -> None:
-    for name, value in figures.items():
-        if value is not None:
-            writer.add_scalar(f"{prefix}/{name}", value, step)
-
-
 def _files(folder: Path, start: int) -> list[Sink]:
     json_lines = JsonLines(folder, start)
     return [TensorBoard(folder, start, json_lines.entries), json_lines]  # so that the entries are all earlier ones
@@ -367,11 +223,6 @@ def _failure_to_close(sink: Sink) -> ElipError | None:
     except ElipError as failure:
         return failure
     return None
-
-
-def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures with null for NaN and infinities, which JSON does not have."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
 
 
 def _peak_memory() -> dict[str, float]:

@@ -21,8 +21,10 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 from torch.utils.tensorboard import SummaryWriter
 
 from elip.config.schema import ReducerConfig
-from elip.engine.logger import Console, JsonLines, RunLog, hyperparameters
+from elip.engine.log_file import JsonLines
+from elip.engine.run_log import Console, RunLog
 from elip.engine.step import StepReport
+from elip.engine.tensorboard import hyperparameters
 from elip.errors import DataError, ElipError
 from tests.engine.conftest import read_log, train
 from tests.engine.stub import harm_at, stub_config
@@ -67,7 +69,7 @@ def test_the_first_the_last_and_every_nth_step_are_logged(tmp_path: Path) -> Non
 
 def test_pauses_do_not_count_for_the_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("elip.engine.logger.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("elip.engine.run_log.time.perf_counter", lambda: now[0])
     log = open_log(tmp_path, every=2)
     for step in range(1, 5):
         now[0] += 2
