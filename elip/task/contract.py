@@ -256,7 +256,8 @@ class Task(nn.Module, Generic[ConfigT]):
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         """Return metrics, predictions and sheets on one split.
 
-        Called on all ranks, in eval mode, without gradient (`torch.enable_grad` gives it back); changes no buffer.
+        Called on all ranks, in eval mode, without gradient (`torch.enable_grad` gives it back); changes no parameter,
+        buffer or mode, and draws no random numbers.
         """
         raise NotImplementedError
 
