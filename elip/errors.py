@@ -6,7 +6,8 @@ number.
 """
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -46,3 +47,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = list(known)
     matches = get_close_matches(name, known, n=1) or [other for other in known if name in other.split("_")]
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+@contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put `place` (a file and item, a field) in front of a DataError raised inside."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+
+
+def shorten(value: object, length: int = 80) -> str:
+    """Return `value` as Python writes it, cut to `length` characters."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 4] + " ..."

@@ -8,12 +8,11 @@ from pathlib import Path
 from sys import maxsize
 from typing import Any
 
-from elip.data.files import open_file
 from elip.data.json_files import read_items
-from elip.data.messages import located, shorten
+from elip.data.opening import open_file
 from elip.data.text import clean_caption, clean_question
 from elip.data.vocabulary import FILES, count_words, learn_vocabulary, unknown_words, write_tokenizer
-from elip.errors import ConfigError, DataError, ElipError
+from elip.errors import ConfigError, DataError, ElipError, located, shorten
 from tools.cli import user_errors
 
 EPILOG = """examples:

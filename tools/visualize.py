@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elip.data.messages import located
 from elip.data.text import usable_caption
 from elip.engine.results import write_sheet
-from elip.errors import ConfigError
+from elip.errors import ConfigError, located
 from elip.models.contrastive import AlignmentModel
 from elip.models.grad_cam import matching_map
 from elip.reduction.guide import Guide, Text, Watch

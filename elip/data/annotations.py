@@ -18,8 +18,7 @@ import pyarrow as pa
 from elip.data.cache import cache_folder, cached_file
 from elip.data.fields import FieldCheck
 from elip.data.json_files import read_items
-from elip.data.messages import located
-from elip.errors import DataError
+from elip.errors import DataError, located
 
 ItemT = TypeVar("ItemT")
 

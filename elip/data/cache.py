@@ -12,7 +12,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from elip.atomic import remove_stale_parts, replacing
-from elip.data.files import file_status
+from elip.data.opening import file_status
 from elip.errors import DataError
 
 _FORMAT = "2"  # part of every file's name: change it with what the files hold

@@ -66,7 +66,7 @@ def _plain(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def shown(lines: Sequence[str], target: str) -> str:
+def advice(lines: Sequence[str], target: str) -> str:
     """Return the advice to run some lines, and to give what they write."""
     code = "\n".join(f"    {line}" for line in lines)
     return f" To convert it, run in Python\n\n{code}\n\nand give {target} instead."
@@ -104,7 +104,7 @@ def conversion(path: Path, rows: Rows, shape: Any) -> str:
     ]
     missing = any(f'"{ELSE}"' in line for line in items)
     hint = f" For {ELSE} put what fills the field; the columns are: {', '.join(rows.columns)}." if missing else ""
-    return hint + shown(lines, target)
+    return hint + advice(lines, target)
 
 
 def _texts(rows: Rows) -> list[str]:

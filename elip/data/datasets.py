@@ -17,10 +17,9 @@ from torch.utils.data import Dataset
 
 from elip.data.annotations import Annotations
 from elip.data.images import ImageFolder
-from elip.data.messages import located
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.data.words import PlacedText
-from elip.errors import DataError
+from elip.errors import DataError, located
 
 Sample = dict[str, Any]
 MAX_ATTEMPTS = 20

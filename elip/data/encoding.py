@@ -4,9 +4,8 @@ import codecs
 from pathlib import Path
 from typing import NamedTuple
 
-from elip.data.conversion import shown
-from elip.data.messages import shorten
-from elip.errors import DataError
+from elip.data.conversion import advice
+from elip.errors import DataError, shorten
 
 _CHUNK_BYTES = 1 << 20
 _AROUND = 12  # bytes shown on either side
@@ -15,19 +14,48 @@ _MARKS = {
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
 }
+"""Encodings by the mark that texts start with."""
+
+
+def marked_encoding(content: bytes) -> str | None:
+    """Return the encoding that the mark at the start of a text tells; None where there is no mark."""
+    return next((encoding for mark, encoding in _MARKS.items() if content.startswith(mark)), None)
 
 
 def wide_encoding(head: bytes) -> str | None:
     """Return the encoding of a text of two or four bytes a letter, by its first bytes; None for others."""
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            return encoding
+    marked = marked_encoding(head)
+    if marked is not None:
+        return None if marked == "utf-8-sig" else marked
     # Without a mark: of plain letters every other byte is 0.
     for encoding, zeros, letters in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
         if len(zeros) > 1 and zeros.count(0) > len(zeros) // 2 and letters.count(0) == 0:
             return encoding
     return None
+
+
+def decode_text(content: bytes) -> str:
+    """Return the text in the bytes of a file: UTF-8, or what the mark at its start says.
+
+    Raises:
+        DataError: it is none.
+    """
+    encoding = marked_encoding(content) or "utf-8"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"no {encoding.upper()} text ({error.reason} at byte {error.start}); if it is in another encoding, convert "
+            "it before you pack it, e.g. iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
+    if "\0" in text:
+        raise DataError(
+            "no UTF-8 text (it holds NUL bytes); if it is UTF-16, convert it before you pack it, e.g. "
+            "iconv -f UTF-16LE -t UTF-8"
+        )
+    return text
 
 
 def recoding(path: Path, encoding: str) -> str:
@@ -38,7 +66,7 @@ def recoding(path: Path, encoding: str) -> str:
         f"text = Path({str(path)!r}).read_text(encoding={encoding!r})",
         f"Path({target!r}).write_text(text, encoding='utf-8')",
     )
-    return shown(lines, target)
+    return advice(lines, target)
 
 
 def not_utf8(path: Path) -> DataError:

@@ -16,8 +16,7 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import get_type_hints, is_typeddict
 
-from elip.data.messages import shorten
-from elip.errors import DataError, did_you_mean
+from elip.errors import DataError, did_you_mean, shorten
 
 T = TypeVar("T")
 

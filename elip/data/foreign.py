@@ -19,12 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import get_type_hints, is_typeddict
 
-from elip.data.conversion import Rows, conversion, is_column, is_picture, shown
+from elip.data.conversion import Rows, advice, conversion, is_column, is_picture
 from elip.data.encoding import not_utf8, wide_encoding
 from elip.data.fields import describe
-from elip.data.files import open_file
-from elip.data.messages import shorten
-from elip.errors import DataError
+from elip.data.opening import open_file
+from elip.errors import DataError, shorten
 
 LINES_SUFFIXES = (".jsonl", ".ndjson")
 """Of files that hold one JSON object a line; all others hold one JSON list."""
@@ -154,7 +153,7 @@ def _packed(path: Path, module: Any) -> Foreign:
         f"with {name}.open({str(path)!r}) as packed, open({str(target)!r}, 'wb') as file:",
         "    shutil.copyfileobj(packed, file)",
     )
-    return Foreign(f"compressed with {name}", None, shown(lines, str(target)))
+    return Foreign(f"compressed with {name}", None, advice(lines, str(target)))
 
 
 def _zip(path: Path) -> Foreign:
@@ -169,7 +168,7 @@ def _zip(path: Path) -> Foreign:
         return Foreign("a file of PyTorch's (a checkpoint?)")
     folder = str(path.with_suffix("")) if path.suffix else f"{path}_unpacked"
     lines = ("import zipfile", f"zipfile.ZipFile({str(path)!r}).extractall({folder!r})")
-    return Foreign(f"a ZIP archive of {_named(names)}", None, shown(lines, f"one of the files in {folder}"))
+    return Foreign(f"a ZIP archive of {_named(names)}", None, advice(lines, f"one of the files in {folder}"))
 
 
 def _named(names: Sequence[str]) -> str:

@@ -15,8 +15,7 @@ import numpy as np
 
 from elip.data.annotations import Annotations
 from elip.data.cache import cached_file
-from elip.data.messages import shorten
-from elip.errors import DataError
+from elip.errors import DataError, shorten
 
 logger = logging.getLogger(__name__)
 

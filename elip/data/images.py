@@ -11,10 +11,9 @@ from typing import BinaryIO
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from elip.config.schema import DataConfig
-from elip.data.files import open_file, shown
-from elip.data.messages import located
+from elip.data.opening import open_file, shown
 from elip.data.pixels import Background, to_rgb
-from elip.errors import DataError
+from elip.errors import DataError, located
 
 # Pillow's decoders of common pictures; the others (some start other programs) stay shut to files of unknown origin.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")

@@ -9,10 +9,9 @@ from typing import Any, TextIO, TypeVar
 
 from elip.data.encoding import not_utf8
 from elip.data.fields import FieldCheck
-from elip.data.files import open_file
 from elip.data.foreign import LINES_SUFFIXES, refuse_foreign
-from elip.data.messages import located, shorten
-from elip.errors import DataError
+from elip.data.opening import open_file
+from elip.errors import DataError, located, shorten
 
 T = TypeVar("T")
 

@@ -35,14 +35,14 @@ from elip.data.datasets import (
     no_texts,
     sample_rng,
 )
+from elip.data.encoding import decode_text
 from elip.data.fields import FieldCheck
-from elip.data.files import file_status
 from elip.data.images import ImageFolder
-from elip.data.messages import located, missing_file
-from elip.data.tar_samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, PassedOver, RawSample, read_shard, read_text
+from elip.data.opening import file_status, missing_file
+from elip.data.tar_samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, PassedOver, RawSample, read_shard
 from elip.data.transforms import TrainTransform
 from elip.data.words import PlacedText
-from elip.errors import ConfigError, DataError
+from elip.errors import ConfigError, DataError, located
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _TEXTS_SAMPLED = 500  # the pictures between them are read along
@@ -365,8 +365,8 @@ def _picture(raw: RawSample) -> str:
 def _caption(raw: RawSample) -> str | list[str]:
     if "txt" in raw.files:
         with located("file .txt"):
-            return read_text(raw.files["txt"])
+            return decode_text(raw.files["txt"])
     if "json" in raw.files:
         with located("file .json"):
-            return _CAPTION_FILE.parse(read_text(raw.files["json"]))["caption"]
+            return _CAPTION_FILE.parse(decode_text(raw.files["json"]))["caption"]
     raise DataError(f"no caption (.{', .'.join(TEXT_EXTENSIONS)}) beside .{', .'.join(raw.files)}")

@@ -8,7 +8,6 @@ has the unknown ending `.mask.png`.
 """
 
 import bz2
-import codecs
 import gzip
 import lzma
 import posixpath
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from elip.data.files import open_file
+from elip.data.opening import open_file
 from elip.errors import DataError
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -34,14 +33,6 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 }
 """How compressed archives are read, by their first bytes."""
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, OverflowError)
-_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-    codecs.BOM_UTF8: "utf-8-sig",
-}
-"""Encodings by the mark that texts start with; UTF-32's starts as UTF-16's does."""
 
 
 @dataclass(frozen=True)
@@ -115,28 +106,6 @@ def read_shard(shard: Path, passed_over: PassedOver | None = None) -> Iterator[R
             yield RawSample(shard, samples.last_key, {}, damage)
         else:
             yield from samples.finish()
-
-
-def read_text(content: bytes) -> str:
-    """Return the text in a file: UTF-8, or what the mark at its start says.
-
-    Raises:
-        DataError: it is none.
-    """
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"no {encoding.upper()} text ({error.reason} at byte {error.start}); if it is in another encoding, convert "
-            "it before you pack it, e.g. iconv -f WINDOWS-1252 -t UTF-8"
-        ) from error
-    if "\0" in text:
-        raise DataError(
-            "no UTF-8 text (it holds NUL bytes); if it is UTF-16, convert it before you pack it, e.g. "
-            "iconv -f UTF-16LE -t UTF-8"
-        )
-    return text
 
 
 class _StrictTarInfo(tarfile.TarInfo):

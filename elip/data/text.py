@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from elip.data.messages import missing_file, shorten
-from elip.errors import DataError
+from elip.data.opening import missing_file
+from elip.errors import DataError, shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,10 +14,10 @@ import torch
 from transformers import BertConfig
 
 from elip.config.schema import ModelConfig, RunConfig
-from elip.data.messages import located, missing_file
+from elip.data.opening import missing_file
 from elip.data.shards import are_shards, find_shards, refuse_shards
 from elip.data.text import Tokenizer
-from elip.errors import ConfigError, DataError, ElipError
+from elip.errors import ConfigError, DataError, ElipError, located
 from elip.registry import TASKS
 from elip.task.contract import Task
 from elip.weights import hub

@@ -14,11 +14,11 @@ from elip.config.schema import RunConfig, TaskConfig
 from elip.data.annotations import load_annotations
 from elip.data.datasets import ItemT, MakeSample, TextsOf, TrainDataset
 from elip.data.images import ImageFolder
-from elip.data.messages import shorten
 from elip.data.shards import ShardStream, are_shards, find_shards, refuse_shards
 from elip.data.text import Tokenizer
 from elip.data.transforms import EvalTransform, Normalize, TrainTransform, choose_normalize
 from elip.data.words import HoldsTexts, count_known
+from elip.errors import shorten
 from elip.models.albef import Albef
 from elip.models.text import MLMHead
 from elip.objectives.distillation import alpha_at

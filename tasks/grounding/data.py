@@ -16,10 +16,9 @@ from elip.data.boxes import BoxList, clip
 from elip.data.datasets import EvalDataset, PictureLoader, Sample, read_examples
 from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
-from elip.data.messages import located, shorten
 from elip.data.text import usable_caption
 from elip.data.transforms import EvalTransform
-from elip.errors import DataError
+from elip.errors import DataError, located, shorten
 
 BOX_NUMBERS = 4
 T = TypeVar("T")

@@ -8,9 +8,8 @@ from PIL import Image
 from elip.data.annotations import Annotations
 from elip.data.datasets import EvalDataset, PictureLoader, Sample, sample_rng
 from elip.data.images import ImageFolder
-from elip.data.messages import located
 from elip.data.transforms import EvalTransform
-from elip.errors import DataError
+from elip.errors import DataError, located
 from elip.task.labelled import Labelled, labelled_sample
 from elip.task.pairs import CaptionedItem, read_captioned, texts_of
 from tasks.nlvr_pretrain.objective import CHOICES, LEFT, RIGHT

@@ -12,10 +12,9 @@ from elip.data.datasets import EvalDataset, PictureLoader, Sample, read_examples
 from elip.data.ids import id_text
 from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
-from elip.data.messages import shorten
 from elip.data.text import clean_question
 from elip.data.transforms import EvalTransform
-from elip.errors import DataError
+from elip.errors import DataError, shorten
 
 VG_WEIGHT = 0.5
 """Of the one answer that Visual Genome gives to a question."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from elip.data.tar_samples import PassedOver, RawSample, read_shard, read_text
+from elip.data.tar_samples import PassedOver, RawSample, read_shard
 from elip.errors import DataError
 
 Member = str | tuple[str, dict[str, Any]]
@@ -199,25 +199,6 @@ def test_archives_put_together_are_not_read_in_part(pack: Pack) -> None:
     one, other = pack(["a.jpg", "a.txt"], "1.tar"), pack(["b.jpg", "b.txt"], "2.tar")
     one.write_bytes(one.read_bytes() + other.read_bytes())
     assert "more follows the end mark; if archives were joined" in str(last(one).damage)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_text_says_by_its_mark_what_it_is(encoding: str) -> None:
-    assert read_text("ein süßer Hund 犬".encode(encoding)) == "ein süßer Hund 犬"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("süß".encode("cp1252"), r"no UTF-8 text \(invalid start byte at byte 1\).*iconv"),
-        ("süß".encode("utf-16-le"), r"no UTF-8 text"),
-        ("dog".encode("utf-16-be"), r"no UTF-8 text \(it holds NUL bytes\); if it is UTF-16, convert it"),
-        ("dog".encode("utf-16")[:-1], r"no UTF-16 text"),
-    ],
-)
-def test_text_in_another_encoding_is_refused(content: bytes, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_text(content)
 
 
 def test_a_pipe_is_no_shard_and_is_not_waited_for(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from elip.data.files import file_status, open_file
 from elip.data.json_files import read_items, read_json
+from elip.data.opening import file_status, open_file
 from elip.errors import DataError
 
 

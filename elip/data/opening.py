@@ -2,12 +2,13 @@
 
 import os
 import stat
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from elip.data.messages import missing_file, shown
-from elip.errors import DataError
+from elip.errors import DataError, did_you_mean
 
+_NAMES_COMPARED = 2000  # finding the nearest of a million image names would take minutes
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -48,3 +49,20 @@ def open_file(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as error:
         raise DataError(f"{shown(path)}: cannot be read: {error.strerror}") from error
+
+
+def missing_file(path: Path) -> str:
+    """Return in words that `path` does not exist, with the nearest name in its folder."""
+    try:
+        names = [entry.name for entry in islice(path.parent.iterdir(), _NAMES_COMPARED)]
+    except FileNotFoundError:
+        return f"no such file, not even a folder {shown(path.parent)}"
+    except OSError:  # a folder whose names may not be read
+        names = []
+    return f"no such file in {shown(path.parent)}.{did_you_mean(path.name, names)}"
+
+
+def shown(path: Path) -> str:
+    """Return a path for messages: as it is, or as Python writes it where it holds what would garble a line."""
+    name = str(path)
+    return name if name.isprintable() else repr(name)
