@@ -11,8 +11,8 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from elip.config import config_from_dict
+from elip.data.cleaning import usable_caption
 from elip.data.pixels import to_rgb
-from elip.data.text import usable_caption
 from elip.errors import CheckpointError, ElipError
 from elip.models.albef import Albef
 from elip.reduction.guide import Guide, Text

@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from elip.data.text import usable_caption
+from elip.data.cleaning import usable_caption
 from elip.models.albef import Albef
 from elip.models.pair_text import PairTextEncoder
 from elip.registry import TASKS

@@ -7,7 +7,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from elip.data.text import usable_caption
+from elip.data.cleaning import usable_caption
 from elip.registry import TASKS
 from elip.task.classification import FusedClassificationConfig, FusedClassificationTask
 from elip.task.labelled import Labelled

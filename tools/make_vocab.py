@@ -8,10 +8,10 @@ from pathlib import Path
 from sys import maxsize
 from typing import Any
 
+from elip.data.cleaning import clean_caption, clean_question
 from elip.data.json_files import read_items
 from elip.data.opening import open_file
-from elip.data.text import clean_caption, clean_question
-from elip.data.vocabulary import FILES, count_words, learn_vocabulary, unknown_words, write_tokenizer
+from elip.data.vocabulary import TOKENIZER_FILES, count_words, learn_vocabulary, unknown_words, write_tokenizer
 from elip.errors import ConfigError, DataError, ElipError, located, shorten
 from tools.cli import user_errors
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("size", "min_frequency"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')}: expected a number above 0, got {getattr(args, name)}.")
-    there = [name for name in FILES if (args.out / name).exists()]
+    there = [name for name in TOKENIZER_FILES if (args.out / name).exists()]
     if there and not args.force:
         raise ConfigError(f"--out: {args.out} holds {there[0]} already. Choose another folder, or replace it: --force.")
     words = count_words(chain.from_iterable(map(texts_of, args.files)))

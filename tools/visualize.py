@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elip.data.text import usable_caption
+from elip.data.cleaning import usable_caption
 from elip.engine.results import write_sheet
 from elip.errors import ConfigError, located
 from elip.models.contrastive import AlignmentModel

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 
 from elip.data.annotations import Annotations
 from elip.data.images import ImageFolder
+from elip.data.tokenizer import PlacedText
 from elip.data.transforms import EvalTransform, TrainTransform
-from elip.data.words import PlacedText
 from elip.errors import DataError, located
 
 Sample = dict[str, Any]

@@ -40,8 +40,8 @@ from elip.data.fields import FieldCheck
 from elip.data.images import ImageFolder
 from elip.data.opening import file_status, missing_file
 from elip.data.tar_samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, PassedOver, RawSample, read_shard
+from elip.data.tokenizer import PlacedText
 from elip.data.transforms import TrainTransform
-from elip.data.words import PlacedText
 from elip.errors import ConfigError, DataError, located
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")

@@ -20,8 +20,10 @@ CONTINUED = "##"
 """Stands before a piece that does not begin a word."""
 MAX_LENGTH = 512
 """Position embeddings of BERT."""
-FILES = ("vocab.txt", "tokenizer_config.json", "tokenizer.json")
-"""Files that a tokenizer is read from; only the first two are written."""
+VOCABULARY, SETTINGS, WHOLE = TOKENIZER_FILES = ("vocab.txt", "tokenizer_config.json", "tokenizer.json")
+"""Files that a tokenizer is read from; only the first two are written here."""
+VOCABULARY_FILES = (VOCABULARY, WHOLE)
+"""Of which one has to be there."""
 
 _BASIC = string.ascii_lowercase + string.digits
 _MAX_CHARS = 100  # of a word: WordPiece takes longer ones for unknown
@@ -34,7 +36,7 @@ def basic_pieces() -> list[str]:
 
 
 def write_tokenizer(tokens: Sequence[str], folder: Path) -> None:
-    """Write what `elip.data.text.Tokenizer.load(folder)` reads.
+    """Write what `elip.data.tokenizer.Tokenizer.load(folder)` reads.
 
     Args:
         tokens: in the order of their ids.
@@ -42,8 +44,7 @@ def write_tokenizer(tokens: Sequence[str], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": MAX_LENGTH}
-    vocabulary, config, _ = FILES
-    texts = {vocabulary: "".join(f"{token}\n" for token in tokens), config: json.dumps(settings, indent=1) + "\n"}
+    texts = {VOCABULARY: "".join(f"{token}\n" for token in tokens), SETTINGS: json.dumps(settings, indent=1) + "\n"}
     for name, text in texts.items():
         with replacing(folder / name) as file:
             file.write(text.encode())

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations
+from elip.data.cleaning import usable_caption
 from elip.data.datasets import ItemT, PictureLoader, Sample, read_examples
 from elip.data.ids import image_number, picture_path
 from elip.data.shards import PairItem
-from elip.data.text import usable_caption
 from elip.errors import DataError
 
 

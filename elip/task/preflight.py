@@ -16,7 +16,7 @@ from transformers import BertConfig
 from elip.config.schema import ModelConfig, RunConfig
 from elip.data.opening import missing_file
 from elip.data.shards import are_shards, find_shards, refuse_shards
-from elip.data.text import Tokenizer
+from elip.data.tokenizer import Tokenizer
 from elip.errors import ConfigError, DataError, ElipError, located
 from elip.registry import TASKS
 from elip.task.contract import Task

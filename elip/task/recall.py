@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from elip.data.datasets import EvalDataset, collate_samples
-from elip.data.text import Tokenizer
+from elip.data.tokenizer import Tokenizer
 from elip.errors import DataError
 from elip.models.albef import Albef
 from elip.reduction.guide import Guide, Text, Watch

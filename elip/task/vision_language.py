@@ -15,9 +15,8 @@ from elip.data.annotations import load_annotations
 from elip.data.datasets import ItemT, MakeSample, TextsOf, TrainDataset
 from elip.data.images import ImageFolder
 from elip.data.shards import ShardStream, are_shards, find_shards, refuse_shards
-from elip.data.text import Tokenizer
+from elip.data.tokenizer import HoldsTexts, Tokenizer, count_known
 from elip.data.transforms import EvalTransform, Normalize, TrainTransform, choose_normalize
-from elip.data.words import HoldsTexts, count_known
 from elip.errors import shorten
 from elip.models.albef import Albef
 from elip.models.text import MLMHead

@@ -10,7 +10,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import get_session
 
 from elip.config.schema import ModelConfig
-from elip.data.text import VOCABULARY_FILES
+from elip.data.vocabulary import VOCABULARY_FILES
 from elip.errors import ConfigError
 
 BERT_FILES = (("config.json",), ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"))

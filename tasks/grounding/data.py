@@ -13,10 +13,10 @@ from typing_extensions import NotRequired, TypedDict
 
 from elip.data.annotations import Annotations, load_annotations
 from elip.data.boxes import BoxList, clip
+from elip.data.cleaning import usable_caption
 from elip.data.datasets import EvalDataset, PictureLoader, Sample, read_examples
 from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
-from elip.data.text import usable_caption
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError, located, shorten
 

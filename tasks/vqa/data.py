@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 from typing_extensions import NotRequired, TypedDict
 
 from elip.data.annotations import Annotations
+from elip.data.cleaning import clean_question
 from elip.data.datasets import EvalDataset, PictureLoader, Sample, read_examples
 from elip.data.ids import id_text
 from elip.data.images import ImageFolder
 from elip.data.json_files import read_json
-from elip.data.text import clean_question
 from elip.data.transforms import EvalTransform
 from elip.errors import DataError, shorten
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from elip.config.schema import RunConfig
 from elip.data.annotations import load_annotations
 from elip.data.datasets import EvalDataset, TrainDataset, collate_samples
-from elip.data.text import TextBatch
+from elip.data.tokenizer import TextBatch
 from elip.errors import ConfigError
 from elip.models.albef import Albef
 from elip.models.classifier import Fused

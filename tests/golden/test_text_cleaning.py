@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from elip.data.text import clean_caption, clean_question
+from elip.data.cleaning import clean_caption, clean_question
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from PIL import Image
 from typing_extensions import TypedDict
 
 from elip.data.annotations import Annotations, load_annotations
+from elip.data.cleaning import usable_caption
 from elip.data.datasets import EvalDataset, SampleKey, TrainDataset, read_examples
 from elip.data.images import ImageFolder
-from elip.data.text import usable_caption
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
 from elip.task.labelled import Labelled, labelled_sample, read_and_sample, read_text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from elip.data.text import Tokenizer
+from elip.data.tokenizer import Tokenizer
 from elip.data.vocabulary import SPECIAL_TOKENS, basic_pieces, count_words, learn_vocabulary, unknown_words
 from tests.conftest import PROJECT
 from tools.make_vocab import main

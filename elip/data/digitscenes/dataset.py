@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from elip.atomic import remove_stale_parts, replacing
-from elip.data.digitscenes.annotations import annotations
+from elip.data.digitscenes.draw import write_pictures
 from elip.data.digitscenes.handwriting import load_handwriting
-from elip.data.digitscenes.pictures import write_pictures
+from elip.data.digitscenes.items import annotations
 from elip.data.digitscenes.vocab import vocabulary
 from elip.data.vocabulary import write_tokenizer
 from elip.errors import DataError

@@ -4,15 +4,15 @@ Only exact operations are used (sums, products and Pillow's fixed-point resizing
 pixels on every machine.
 """
 
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from elip.data.digitscenes.handwriting import Handwriting
-from elip.data.digitscenes.scene import NOISE_SIDE, RGB, Background, Digit, Scene
-
-Box = list[int]
-"""x, y, width and height in pixels."""
+from elip.data.digitscenes.scene import NOISE_SIDE, RGB, Background, Digit, Scene, sample_scenes
 
 INKS: dict[str, RGB] = {
     "red": (245, 50, 45),
@@ -27,7 +27,26 @@ _GRAIN = 10  # grey levels between the darkest and the lightest grain of the pap
 _INK_FROM, _INK_FULL = 0.30, 0.58  # darkness of the sample where ink begins, and where it covers the paper
 
 
-def draw(scene: Scene, size: int, handwriting: Handwriting) -> tuple[Image.Image, list[Box]]:
+class Picture(NamedTuple):
+    """A scene that has been drawn."""
+
+    scene: Scene
+    boxes: list[list[int]]
+    """x, y, width and height in pixels, one for each of `scene.digits`."""
+
+
+def write_pictures(root: Path, split: str, num: int, size: int, seed: int, handwriting: Handwriting) -> list[Picture]:
+    """Return the pictures of a split after writing them below `root` as JPEG files without chroma subsampling."""
+    (root / split).mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for scene in sample_scenes(split, num, seed, handwriting):
+        image, boxes = draw(scene, size, handwriting)
+        image.save(root / scene.file, quality=95, subsampling=0)
+        pictures.append(Picture(scene, boxes))
+    return pictures
+
+
+def draw(scene: Scene, size: int, handwriting: Handwriting) -> tuple[Image.Image, list[list[int]]]:
     """Return the picture of a scene, and the box around each digit's ink in the order of `scene.digits`.
 
     Args:

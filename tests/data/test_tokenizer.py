@@ -1,4 +1,4 @@
-"""Cleaning and tokenising."""
+"""Tokenising, and what a vocabulary knows of texts."""
 
 import pickle
 import subprocess
@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from elip.data.text import Tokenizer, clean_caption, clean_question
+from elip.data.tokenizer import KnownWords, PlacedText, Tokenizer, count_known
 from elip.errors import DataError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "seven", "left", "##s", "two"]
@@ -27,27 +25,6 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(vocabulary: Path) -> Tokenizer:
     return Tokenizer.load(vocabulary)
-
-
-@given(st.text(st.characters(exclude_characters="<")), st.integers(1, 5))
-def test_cleaning_a_caption_again_changes_nothing(text: str, max_words: int) -> None:
-    once = clean_caption(text, max_words)
-    assert clean_caption(once, max_words) == once
-
-
-@given(st.text(), st.integers(1, 5))
-def test_a_clean_text_has_no_more_than_max_words_and_no_punctuation(text: str, max_words: int) -> None:
-    for clean in (clean_caption(text, max_words), clean_question(text, max_words)):
-        assert len(clean.split(" ")) <= max_words
-        assert not set(clean) & set(",.'!?\"()*#:;~-/")
-
-
-def test_a_caption_keeps_thirty_words_unless_told_otherwise() -> None:
-    assert len(clean_caption("word " * 40).split()) == 30
-
-
-def test_spaces_within_a_question_count_as_words() -> None:
-    assert clean_question("  why  two spaces?", max_words=4) == "  why "
 
 
 def test_a_text_starts_with_cls_and_has_no_sep(tokenizer: Tokenizer) -> None:
@@ -129,5 +106,24 @@ def test_a_hub_name_without_network_asks_for_a_folder(tmp_path: Path, monkeypatc
 
 
 def test_transformers_is_imported_only_by_who_loads_a_tokenizer() -> None:
-    code = "import sys, elip.data.text; sys.exit('transformers' in sys.modules)"
+    code = "import sys, elip.data.tokenizer; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def placed(*texts: str) -> list[PlacedText]:
+    return [PlacedText(f"item {number}", text) for number, text in enumerate(texts)]
+
+
+def test_unknown_tokens_are_counted_and_the_worst_text_is_kept(tokenizer: Tokenizer) -> None:
+    found = count_known(placed("a red sevens", "a zebra", "😀 🎉", "red"), tokenizer)
+    assert found == KnownWords(texts=4, tokens=9, unknown=3, lost=1, worst=PlacedText("item 2", "😀 🎉"))
+    assert found.unknown_share == pytest.approx(1 / 3)
+
+
+def test_a_text_of_which_no_token_is_left_is_lost_too(tokenizer: Tokenizer) -> None:
+    found = count_known(placed("a", "\u200d"), tokenizer)
+    assert (found.tokens, found.lost, found.worst) == (1, 1, PlacedText("item 1", "\u200d"))
+
+
+def test_where_all_is_known_there_is_no_worst_text(tokenizer: Tokenizer) -> None:
+    assert count_known(placed(*["a red seven"] * 1200), tokenizer) == KnownWords(texts=1200, tokens=3600)

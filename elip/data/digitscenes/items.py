@@ -3,15 +3,15 @@
 from typing import Any
 
 from elip.data.digitscenes.captions import captions
+from elip.data.digitscenes.draw import Picture
 from elip.data.digitscenes.entailment import entailment_sentences
-from elip.data.digitscenes.grounding import (
+from elip.data.digitscenes.expressions import (
     detection_file,
     grounding_items,
     grounding_split,
     instance_file,
     reference_file,
 )
-from elip.data.digitscenes.pictures import Picture
 from elip.data.digitscenes.questions import ANSWERS, NUM_QUESTIONS, SceneQuestion, questions
 from elip.data.digitscenes.statements import statements
 

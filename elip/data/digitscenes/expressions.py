@@ -4,8 +4,7 @@ from random import Random
 from typing import Any
 
 from elip.data.boxes import iou
-from elip.data.digitscenes.draw import Box
-from elip.data.digitscenes.pictures import Picture
+from elip.data.digitscenes.draw import Picture
 from elip.data.digitscenes.scene import MAX_DIGITS, NUM_CELLS, Digit, Scene
 from elip.data.digitscenes.words import DIGIT_NAMES, name_digit, naming
 
@@ -115,7 +114,7 @@ def _detections(picture: Picture, image_size: int) -> list[list[float]]:
     return found
 
 
-def _jittered(box: Box, image_size: int, rng: Random) -> list[float]:
+def _jittered(box: list[int], image_size: int, rng: Random) -> list[float]:
     x, y, width, height = box
     left, right = (at + rng.uniform(-_JITTER, _JITTER) * width for at in (x, x + width))
     top, bottom = (at + rng.uniform(-_JITTER, _JITTER) * height for at in (y, y + height))

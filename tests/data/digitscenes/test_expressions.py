@@ -3,10 +3,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from elip.data.digitscenes.draw import draw
-from elip.data.digitscenes.grounding import detection_file, expressions, grounding_split
+from elip.data.digitscenes.draw import Picture, draw
+from elip.data.digitscenes.expressions import detection_file, expressions, grounding_split
 from elip.data.digitscenes.handwriting import Handwriting
-from elip.data.digitscenes.pictures import Picture
 from elip.data.digitscenes.scene import Scene, sample_scenes
 from tests.data.digitscenes.reading import PLACE, read_facts, the_one
 

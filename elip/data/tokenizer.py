@@ -1,58 +1,23 @@
-"""Captions and questions as ALBEF reads them: cleaned words, then `[CLS]` and WordPiece ids without a final `[SEP]`."""
+"""Texts as WordPiece ids, `[CLS]` before them and no final `[SEP]`; and how much of them a vocabulary knows."""
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from elip.data.opening import missing_file
-from elip.errors import DataError, shorten
+from elip.data.vocabulary import TOKENIZER_FILES, VOCABULARY_FILES
+from elip.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
-_DROP_PUNCTUATION = str.maketrans("-/", "  ", ",.'!?\"()*#:;~")
-_WHITESPACE_RUN = re.compile(r"\s{2,}")
-
-
-def clean_caption(text: str, max_words: int = 30) -> str:
-    """Return a caption in lower case, without punctuation or runs of white space, cut to `max_words` words.
-
-    Hyphens and slashes part words, `<person>` becomes a word, a single tab or line break inside stays. The result may
-    be empty; whether that is a mistake is for the caller to say.
-    """
-    text = text.lower().translate(_DROP_PUNCTUATION).replace("<person>", "person")
-    text = _WHITESPACE_RUN.sub(" ", text).rstrip("\n").strip(" ")
-    return _cut(text, max_words)
-
-
-def usable_caption(caption: str, max_words: int, field: str = "caption") -> str:
-    """Return the cleaned caption, which an item holds in `field`.
-
-    Raises:
-        DataError: nothing is left of it.
-    """
-    text = clean_caption(caption, max_words)
-    if not text.strip():
-        raise DataError(f"field {field!r} is empty after cleaning: {shorten(caption)}")
-    return text
-
-
-def clean_question(text: str, max_words: int) -> str:
-    """Return a question in lower case, without punctuation, cut to `max_words` words.
-
-    Unlike in captions, spaces in front and between words stay as they are, and count as (empty) words.
-    """
-    return _cut(text.lower().translate(_DROP_PUNCTUATION).rstrip(" "), max_words)
-
-
-def _cut(text: str, max_words: int) -> str:
-    return " ".join(text.split(" ")[:max_words])
+_TEXTS_AT_ONCE = 500
 
 
 class TextBatch(NamedTuple):
@@ -158,6 +123,64 @@ class Tokenizer:
         return len(self._wordpiece)
 
 
+class PlacedText(NamedTuple):
+    """A cleaned text, and where it stands, for messages."""
+
+    where: str
+    text: str
+
+
+@runtime_checkable
+class HoldsTexts(Protocol):
+    """A data set that can show its texts without opening a picture."""
+
+    def sample_texts(self, items: int) -> Iterator[PlacedText]:
+        """Yield the texts of about so many items; broken items are passed over."""
+        ...
+
+
+@dataclass
+class KnownWords:
+    """What a vocabulary makes of some texts.
+
+    Args:
+        texts: how many there are.
+        tokens: in them, without special ones.
+        unknown: of these, `[UNK]`.
+        lost: texts of which nothing is known.
+        worst: the text with the largest share of unknown tokens, None where all are known.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    unknown: int = 0
+    lost: int = 0
+    worst: PlacedText | None = None
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the tokens that are unknown; 1 where there are none at all."""
+        return self.unknown / self.tokens if self.tokens else 1.0
+
+
+def count_known(texts: Iterable[PlacedText], tokenizer: Tokenizer) -> KnownWords:
+    """Return what the vocabulary of `tokenizer` makes of texts."""
+    found, worst_share, remaining = KnownWords(), 0.0, iter(texts)
+    while several := list(islice(remaining, _TEXTS_AT_ONCE)):
+        ids, mask = tokenizer.encode([one.text for one in several])
+        tokens = (mask.sum(dim=1) - 1).tolist()  # without [CLS]
+        unknown = ((ids == tokenizer.unk_id) & mask).sum(dim=1).tolist()
+        for one, total, missing in zip(several, tokens, unknown, strict=True):
+            share = missing / total if total else 1.0
+            if share > worst_share:
+                worst_share, found.worst = share, one
+            found.lost += share == 1
+        found.texts += len(several)
+        found.tokens += sum(tokens)
+        found.unknown += sum(unknown)
+    return found
+
+
 def _vocabulary_folder(name_or_dir: str) -> Path:
     path = Path(name_or_dir).expanduser()
     if path.is_dir():
@@ -178,7 +201,7 @@ def _download(name: str) -> Path:
 
     try:
         # Falls back to an earlier download when the hub is out of reach.
-        return Path(snapshot_download(name, allow_patterns=[*VOCABULARY_FILES, "tokenizer_config.json"]))
+        return Path(snapshot_download(name, allow_patterns=[*TOKENIZER_FILES]))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
