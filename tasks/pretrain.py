@@ -75,8 +75,7 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         image_feat, text_feat = model.albef.image_feat(vision.embeds), model.albef.text_feat(text)
         sim = model.contrast(image_feat, text_feat, keys)
         with torch.no_grad():
-            teacher_sim = model.contrast(keys.image, keys.text, keys)
-            targets = [soft_targets(one_hot_targets(s), s, alpha) for s in teacher_sim]
+            targets = [soft_targets(one_hot_targets(s), s, alpha) for s in model.teacher_contrast(keys)]
         negatives = self.negatives_of(batch) or model.draw_negatives(sim)
         image_kv = encoder.project(vision.embeds, vision.mask)
         matching = model.match(text, mask, image_kv, negatives, masked=(masked_text, mask))

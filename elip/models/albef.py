@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from elip.config.schema import ReducerConfig
 from elip.errors import ConfigError
+from elip.models.heads import LinearHead
 from elip.models.text import TextEncoder
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, TeacherNeeds, Watch
@@ -39,8 +40,8 @@ class Albef(nn.Module):
         self.visual_encoder = visual_encoder
         self.text_encoder = text_encoder
         if embed_dim is not None:
-            self.vision_proj = nn.Linear(visual_encoder.width, embed_dim)
-            self.text_proj = nn.Linear(text_encoder.width, embed_dim)
+            self.vision_proj = LinearHead(visual_encoder.width, embed_dim)
+            self.text_proj = LinearHead(text_encoder.width, embed_dim)
         self.reducer = reducer
         self.eval_reducer = eval_reducer
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.models.albef import Albef
+from elip.models.heads import ClassifierHead
 from elip.models.momentum import MomentumTwins
 from elip.reduction.guide import Guide, Text, Watch
 from elip.reduction.walk import VisionOutput
@@ -79,7 +80,7 @@ class FusedClassifier(nn.Module):
         super().__init__()
         width = albef.text_encoder.width
         self.albef = albef
-        self.cls_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, num_classes))
+        self.cls_head = ClassifierHead(width, num_classes)
         self.momentum = MomentumTwins(self.online(), momentum)
 
     def online(self) -> dict[str, nn.Module]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from elip.models.albef import Albef
+from elip.models.heads import Contrast, LinearHead
 from elip.models.momentum import FeatureQueues, MomentumTwins
 from elip.models.text import ImageKV
-from elip.objectives.itc import Similarities, similarities
+from elip.objectives.itc import Similarities
 from elip.objectives.itm import Negatives, sample_negatives
 from elip.reduction.guide import Guide, Text
 from elip.reduction.walk import VisionOutput
@@ -63,10 +64,11 @@ class AlignmentModel(nn.Module):
     ) -> None:
         super().__init__()
         self.albef = albef
-        self.itm_head = nn.Linear(albef.text_encoder.width, 2)
+        self.itm_head = LinearHead(albef.text_encoder.width, 2)
         self.temp = nn.Parameter(torch.tensor(temp))
         self.min_temp = min_temp
-        self._twinned = ["albef", *(twins or {})]
+        self.similarity = Contrast()
+        self._twinned = ["albef", "similarity", *(twins or {})]
         for name, module in (twins or {}).items():
             self.add_module(name, module)
         self.momentum = MomentumTwins(self.online(), momentum)
@@ -114,9 +116,15 @@ class AlignmentModel(nn.Module):
 
     def contrast(self, image_feat: Tensor, text_feat: Tensor, keys: MomentumFeatures) -> Similarities:
         """Return similarities [B, B + Q] with the batch's momentum features and the queues, over the temperature."""
-        return similarities(
-            image_feat, text_feat, (keys.image, self.queues.image), (keys.text, self.queues.text), self.temp
-        )
+        return self._contrast(self.similarity, image_feat, text_feat, keys)
+
+    @torch.no_grad()
+    def teacher_contrast(self, keys: MomentumFeatures) -> Similarities:
+        """Return the same of the momentum features themselves, without gradient."""
+        return self._contrast(self.momentum["similarity"], keys.image, keys.text, keys)
+
+    def _contrast(self, similarity: nn.Module, image: Tensor, text: Tensor, keys: MomentumFeatures) -> Similarities:
+        return similarity(image, text, (keys.image, self.queues.image), (keys.text, self.queues.text), self.temp)
 
     def matching_logits(self, fused: Tensor) -> Tensor:
         """Return [T, 2] logits (no match, match) from fused hidden states [T, L, D]."""

@@ -6,6 +6,7 @@ Neither changes unless its own method is called: a forward pass never does.
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ class MomentumTwins(nn.ModuleDict):
         online: the modules to follow, by name; they are copied as they are now.
         decay: share of the old value kept at each update, ALBEF's `momentum`.
     """
+
+    cost_part: ClassVar[str] = "momentum"
 
     def __init__(self, online: Mapping[str, nn.Module], decay: float) -> None:
         super().__init__({name: deepcopy(module) for name, module in online.items()})

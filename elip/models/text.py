@@ -7,7 +7,7 @@ every text that meets the image.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -190,6 +190,12 @@ class Layer(nn.Module):
         return self.output(self.intermediate(x), x), probabilities
 
 
+class FusionLayer(Layer):
+    """A layer with cross-attention to an image."""
+
+    cost_part: ClassVar[str] = "fusion"
+
+
 class LayerStack(nn.Module):
     """The layers, under Hugging Face's name `encoder.layer`."""
 
@@ -207,6 +213,8 @@ class TextEncoder(nn.Module):
         image_width: width of the image tokens.
     """
 
+    cost_part: ClassVar[str] = "text"
+
     def __init__(self, config: BertConfig, fusion_layer: int, image_width: int) -> None:
         super().__init__()
         self.bert_config = config
@@ -214,7 +222,10 @@ class TextEncoder(nn.Module):
         self.checkpoint_activations = False
         self.embeddings = Embeddings(config)
         self.encoder = LayerStack(
-            [Layer(config, image_width if i >= fusion_layer else None) for i in range(config.num_hidden_layers)]
+            [
+                Layer(config) if i < fusion_layer else FusionLayer(config, image_width)
+                for i in range(config.num_hidden_layers)
+            ]
         )
         self.apply(lambda module: init_bert_weights(module, config.initializer_range))
 
@@ -302,6 +313,8 @@ class MLMHead(nn.Module):
     Args:
         config: BERT's.
     """
+
+    cost_part: ClassVar[str] = "heads"
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -229,4 +229,4 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
         hard = same_image_targets(image_id, self.model.queues.ids)
         if not self.settings.distill:
             return [hard, hard]
-        return [soft_targets(hard, sim, alpha) for sim in self.model.contrast(keys.image, keys.text, keys)]
+        return [soft_targets(hard, sim, alpha) for sim in self.model.teacher_contrast(keys)]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from elip.models.albef import Albef
 from elip.models.classifier import Classified, fuse_texts
+from elip.models.heads import LinearHead
 from elip.reduction.guide import Guide, Text, Watch
 from tasks.nlvr_pretrain.objective import CHOICES, Pairs, draw_pairs
 
@@ -27,7 +28,7 @@ class TextAssignment(nn.Module):
     def __init__(self, albef: Albef, temp: float, draw_temp: float | None = None) -> None:
         super().__init__()
         self.albef = albef
-        self.ta_head = nn.Linear(albef.text_encoder.width, len(CHOICES))
+        self.ta_head = LinearHead(albef.text_encoder.width, len(CHOICES))
         self.temp = nn.Parameter(torch.tensor(temp), requires_grad=False)
         self.draw_temp = draw_temp
         albef.vision_proj.requires_grad_(False)

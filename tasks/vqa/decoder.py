@@ -3,7 +3,7 @@
 Li et al., "Align before Fuse", NeurIPS 2021, section 5 (VQA), after Cho et al., ICML 2021, arXiv:2102.02779.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ class AnswerDecoder(nn.Module):
         config: BERT's; the number of its layers does not count here.
         num_layers: of this decoder.
     """
+
+    cost_part: ClassVar[str] = "heads"
 
     def __init__(self, config: BertConfig, num_layers: int) -> None:
         super().__init__()
