@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from elip.errors import ElipError
-from elip.reduction.encoder import EncoderInfo as EncoderInfo
 from elip.reduction.guide import Guide, TeacherNeeds, Text
 from elip.reduction.schedule import KeepSchedule, RemovalSchedule, scaled_ratios, scaled_removals
 from elip.reduction.tokens import Tokens
