@@ -20,13 +20,6 @@ pytestmark = pytest.mark.slow
 
 PACKAGES = ("elip", "reducers", "tasks", "tools", "configs")
 METADATA = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
-COMMANDS = {
-    "elip-train": "tools.train:main",
-    "elip-evaluate": "tools.evaluate:main",
-    "elip-flops": "tools.flops:main",
-    "elip-compare": "tools.compare:main",
-    "elip-make-vocab": "tools.make_vocab:main",
-}
 NEEDED = {"torch", "torchvision", "timm", "transformers", "fvcore", "einops", "tensorboard", "ruamel.yaml", "pydantic"}
 
 
@@ -77,11 +70,16 @@ def test_the_wheel_holds_all_code_and_configs_and_no_tests(installed: Path) -> N
     assert {Path("configs/pretrain.yaml"), Path("configs/demo/pretrain.yaml")} <= packed
 
 
-def test_commands_name_functions_that_exist(installed: Path) -> None:
+def tools_with_a_main() -> list[str]:
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (PROJECT / "tools").glob("*.py")}
+    return [name for name, source in sources.items() if re.search(r"^def main\(", source, re.MULTILINE)]
+
+
+def test_every_tool_is_a_command_and_every_command_a_function_that_exists(installed: Path) -> None:
     parser = ConfigParser()
     parser.read_string(read_metadata(installed, "entry_points.txt"))
     commands = dict(parser["console_scripts"])
-    assert commands.items() >= COMMANDS.items()
+    assert commands == {f"elip-{name.replace('_', '-')}": f"tools.{name}:main" for name in tools_with_a_main()}
     for target in commands.values():
         module, _, function = target.partition(":")
         assert callable(getattr(import_module(module), function))

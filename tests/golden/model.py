@@ -42,6 +42,11 @@ def golden_elip(folder: Path) -> dict[str, Any]:
     return {"name": "elip", "begin": sizes["begin"], "look_ahead": sizes["act"], "keep_ratio": sizes["keep"]}
 
 
+def queue_size(folder: Path) -> int:
+    """Return how many features the queues of the reference hold."""
+    return json.loads((folder / "meta.json").read_text())["config"]["Q"]
+
+
 def golden_task(folder: Path, task: dict[str, Any], reducer: dict[str, Any], weights: str) -> Task:
     """Return the task with the reference's weights, in evaluation mode (the reference had dropout off)."""
     built = TASKS.build(task["name"], golden_config(folder, task, reducer))

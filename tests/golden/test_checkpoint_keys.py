@@ -15,7 +15,7 @@ from elip.weights.files import read_weights
 from elip.weights.names import from_albef, to_albef
 from elip.weights.warm_start import start_from
 
-from .model import golden_config
+from .model import golden_config, queue_size
 
 PRETRAINED = "pretrain"
 FINETUNED = ("retrieval", "vqa", "ve", "nlvr", "nlvr_pretrain")
@@ -32,8 +32,8 @@ def published(golden_albef: Path) -> dict[str, dict[str, tuple[tuple[int, ...], 
 def small(folder: Path, name: str) -> Task:
     """Return a task in the sizes of the small reference weights."""
     torch.manual_seed(0)
-    settings = {"name": name, "queue_size": 32} if name in ("pretrain", "retrieval") else {"name": name}
-    return TASKS.build(name, golden_config(folder, settings, {"name": "none"}))
+    queues = {"queue_size": queue_size(folder)} if name in ("pretrain", "retrieval") else {}
+    return TASKS.build(name, golden_config(folder, {"name": name, **queues}, {"name": "none"}))
 
 
 def full_size(name: str, image_size: int) -> Task:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from elip.models.grad_cam import contrast_map, matching_map
 
-from .model import golden_task
+from .model import golden_task, queue_size
 from .steps import OUTPUT
 
 
@@ -20,7 +20,7 @@ def test_maps(golden_albef: Path, name: str, function: Callable[..., Tensor]) ->
     (key,) = (key for key in golden if key.startswith(f"gradcam_{name}_block"))
     place = int(key.rpartition("block")[2])
     task = golden_task(
-        golden_albef, {"name": "retrieval", "queue_size": queue(golden_albef)}, {"name": "none"}, WEIGHTS
+        golden_albef, {"name": "retrieval", "queue_size": queue_size(golden_albef)}, {"name": "none"}, WEIGHTS
     )
     with torch.no_grad():  # as in an evaluation
         found = function(task.model, golden["image"], golden["input_ids"], golden["attention_mask"], place)
@@ -30,7 +30,3 @@ def test_maps(golden_albef: Path, name: str, function: Callable[..., Tensor]) ->
 
 
 WEIGHTS = "retrieval_weights.safetensors"
-
-
-def queue(folder: Path) -> int:
-    return load_file(folder / WEIGHTS)["idx_queue"].shape[1]

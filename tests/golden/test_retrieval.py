@@ -1,6 +1,5 @@
 """One step of fine-tuning retrieval against the published code's numbers: two of its texts share an image."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor
 from elip.task import StepOutput, Task
 from elip.weights.names import from_albef
 
-from .model import golden_task
+from .model import golden_task, queue_size
 from .steps import OUTPUT, assert_gradients, run_step
 
 
@@ -34,8 +33,7 @@ def batch(golden: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def stepped(golden_albef: Path, golden: dict[str, Tensor], batch: dict[str, Tensor]) -> tuple[Task, StepOutput]:
-    queue_size = json.loads((golden_albef / "meta.json").read_text())["config"]["Q"]
-    settings = {"name": "retrieval", "alpha": golden["alpha"].item(), "queue_size": queue_size}
+    settings = {"name": "retrieval", "alpha": golden["alpha"].item(), "queue_size": queue_size(golden_albef)}
     task = golden_task(golden_albef, settings, {"name": "none"}, "retrieval_weights.safetensors")
     return task, run_step(task, batch)
 
