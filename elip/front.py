@@ -8,7 +8,7 @@ import timm
 from torch import Tensor, nn
 
 from elip.config.schema import VisionConfig
-from elip.efficiency.vision import vision_cost
+from elip.efficiency.vision_cost import vision_cost
 from elip.errors import ElipError
 from elip.hosts import host_class
 from elip.hosts.reduced import Reduced

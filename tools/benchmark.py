@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from elip.efficiency.costed import BASELINE, PlainVit
 from elip.efficiency.report import label
-from elip.efficiency.subjects import BASELINE, PlainVit
+from elip.efficiency.resources import Timing, machine, time_in_turn
 from elip.efficiency.tables import Table, as_text
-from elip.efficiency.timing import Timing, machine, time_in_turn
-from elip.efficiency.vision import Classifier, vision_cost
+from elip.efficiency.vision_cost import Classifier, vision_cost
 from elip.errors import ConfigError
 from elip.registry import load_plugins
 from tools.cli import user_errors, write

@@ -11,12 +11,12 @@ from pathlib import Path
 from elip.config import load_config
 from elip.config.schema import ReducerConfig
 from elip.data.images import ImageFolder
+from elip.efficiency.costed import BASELINE, PlainVit, Subject, TaskModel, within_budget
 from elip.efficiency.pictures import Pictures, find_pictures
 from elip.efficiency.properties import measure_properties
 from elip.efficiency.report import Record, Row, label, to_csv, to_json, to_record
-from elip.efficiency.subjects import BASELINE, PlainVit, Subject, TaskModel, within_budget
 from elip.efficiency.tables import LEGEND, Table, as_markdown, as_text, tables
-from elip.efficiency.vision import NOISE_IMAGES
+from elip.efficiency.vision_cost import NOISE_IMAGES
 from elip.errors import ConfigError, ElipError
 from elip.registry import REDUCERS, load_plugins
 from elip.task.preflight import without_weights

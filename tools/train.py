@@ -11,7 +11,7 @@ from pathlib import Path
 from elip.config import load_config
 from elip.config.describe import help_on, listing, shipped_configs
 from elip.efficiency.evaluation import EvaluationCost
-from elip.efficiency.running import RunningCost
+from elip.efficiency.run_cost import RunningCost
 from elip.engine import checkpoint
 from elip.engine.runtime import start_run
 from elip.engine.trainer import Trainer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from elip.efficiency.handlers import FREE_OPS, MATRIX_OPS, NORM_OPS, Handler
+from elip.efficiency.operators import FREE_OPS, MATRIX_OPS, NORM_OPS, Handler
 from elip.errors import ElipError
 
 with warnings.catch_warnings():  # fvcore compiles losses with torch.jit.script when it is imported
@@ -152,5 +152,5 @@ def _refuse_unknown(analysis: FlopCountAnalysis, traced: nn.Module) -> None:
         raise ElipError(
             f"operator {op} has no handler: whether it multiplies matrices is not known, so the cost of "
             f"{path.removeprefix('module').removeprefix('.') or 'the model'} ({type(module).__name__}) cannot be "
-            f"counted. Register one with elip.efficiency.handlers.register_handler({op!r}, ...); None marks it as free."
+            f"counted. Register one with elip.efficiency.operators.register_handler({op!r}, ...); None marks it as free."
         )

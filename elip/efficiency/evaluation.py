@@ -6,7 +6,7 @@ from typing import Any
 
 from elip.efficiency.replay import IMAGES, EncoderCall, watch_encoders
 from elip.efficiency.report import label
-from elip.efficiency.vision import adaptive
+from elip.efficiency.vision_cost import adaptive
 from elip.task import Task
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from elip.efficiency.vision import VisionCost
+from elip.efficiency.vision_cost import VisionCost
 from elip.errors import ElipError
 from elip.reduction.reducer import TokenReducer
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from elip.efficiency.memory import saved_bytes
-from elip.efficiency.vision import Classifier
+from elip.efficiency.vision_cost import Classifier
 from elip.models.vision import VisionEncoder
 from elip.reduction.reducer import TokenReducer
 from elip.undisturbed import undisturbed

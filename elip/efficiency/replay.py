@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.efficiency.count import count_macs
-from elip.efficiency.state import encoders_of, unreduced
+from elip.efficiency.passes import encoders_of, unreduced
 from elip.models.momentum import MomentumTwins
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide

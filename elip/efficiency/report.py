@@ -10,8 +10,8 @@ from typing import Any
 from elip.config.schema import ReducerConfig
 from elip.efficiency.parts import PassCost
 from elip.efficiency.properties import Properties
-from elip.efficiency.task import TaskCost
-from elip.efficiency.vision import BlockTrace, Spread, VisionCost
+from elip.efficiency.task_cost import TaskCost
+from elip.efficiency.vision_cost import BlockTrace, Spread, VisionCost
 from elip.registry import REDUCERS
 
 UNIT = "GMACs"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.efficiency.count import count_macs
-from elip.efficiency.handlers import FREE_OPS, MATRIX_OPS, register_handler
-from elip.efficiency.vision import VisionCost, vision_cost
+from elip.efficiency.operators import FREE_OPS, MATRIX_OPS, register_handler
+from elip.efficiency.vision_cost import VisionCost, vision_cost
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
 from elip.reduction.reducer import TokenReducer

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from elip.efficiency.evaluation import EvaluationCost, describe_cost
-from elip.efficiency.running import RunningCost
+from elip.efficiency.run_cost import RunningCost
 from elip.task import Task
 from tests.efficiency.models import KeepBright
-from tests.efficiency.test_running import IMAGES, RANDOM, Uncountable, step
-from tests.efficiency.test_task import ELIP, make_task, vision
+from tests.efficiency.test_run_cost import IMAGES, RANDOM, Uncountable, step
+from tests.efficiency.test_task_cost import ELIP, make_task, vision
 
 DENSE = vision(17, 17, 17) / 1e9
 

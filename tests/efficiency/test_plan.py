@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from elip.efficiency.plan import DIGITS, Plan, meet_budget
-from elip.efficiency.vision import VisionCost, vision_cost
+from elip.efficiency.vision_cost import VisionCost, vision_cost
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
 from elip.reduction.encoder import EncoderInfo

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from elip.efficiency.vision import vision_cost
+from elip.efficiency.vision_cost import vision_cost
 from elip.registry import REDUCERS
 from tests.efficiency.counts import torch_macs, vit_macs
 from tests.efficiency.models import Classifier, make_encoder
-from tests.efficiency.test_vision import published
+from tests.efficiency.test_vision_cost import published
 
 C, HEAD = 32, 16
 STAGES = {"begin": [1, 2], "keep_ratio": [0.75, 0.5]}

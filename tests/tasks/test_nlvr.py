@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from elip.efficiency.task import task_cost
+from elip.efficiency.task_cost import task_cost
 from elip.errors import DataError
 from elip.models.albef import Albef
 from elip.reduction.guide import Guide

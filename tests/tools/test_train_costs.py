@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from elip.efficiency.running import RunningCost
+from elip.efficiency.run_cost import RunningCost
 from tools import evaluate, flops, train
 
 

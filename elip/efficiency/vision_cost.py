@@ -11,7 +11,7 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from elip.efficiency.count import Work, count_macs
-from elip.efficiency.state import device_of
+from elip.efficiency.passes import device_of
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.reducer import TokenReducer

@@ -8,13 +8,13 @@ import torch
 
 from elip.efficiency import replay
 from elip.efficiency.replay import IMAGES
-from elip.efficiency.running import RunningCost
-from elip.efficiency.task import task_cost
+from elip.efficiency.run_cost import RunningCost
+from elip.efficiency.task_cost import task_cost
 from elip.reduction.reducer import NoReduction, ReductionContext
 from elip.reduction.tokens import Tokens
 from elip.task import Progress, Task
 from tests.efficiency.models import KeepBright
-from tests.efficiency.test_task import ELIP, make_task, vision
+from tests.efficiency.test_task_cost import ELIP, make_task, vision
 
 RANDOM: dict[str, Any] = {"name": "random", "begin": [1, 2], "keep_ratio": [0.75, 0.5]}
 

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from elip.config.schema import VisionConfig
-from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Spread, vision_cost
+from elip.efficiency.vision_cost import NOISE_IMAGES, BlockTrace, Spread, vision_cost
 from elip.models.vision import VisionEncoder, create_vit
 from elip.reduction.encoder import EncoderInfo
 from elip.reduction.reducer import Needs, ReductionContext, TokenReducer

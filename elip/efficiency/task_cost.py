@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from elip.efficiency.count import Work, count_macs
 from elip.efficiency.memory import peak_cuda_bytes, saved_bytes
 from elip.efficiency.parts import PassCost, by_part
-from elip.efficiency.state import device_of, encoders_of
-from elip.efficiency.vision import NOISE_IMAGES, BlockTrace, Pass, Spread, adaptive, mean_trace, token_trace
+from elip.efficiency.passes import device_of, encoders_of
+from elip.efficiency.vision_cost import NOISE_IMAGES, BlockTrace, Pass, Spread, adaptive, mean_trace, token_trace
 from elip.models.momentum import MomentumTwins
 from elip.reduction.walk import BlockTokens, VisionOutput
 from elip.task import Batch, Progress, Task

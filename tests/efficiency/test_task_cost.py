@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from elip.config import config_from_dict
-from elip.efficiency.state import unreduced
-from elip.efficiency.task import TaskCost, task_cost, train_step_macs
+from elip.efficiency.passes import unreduced
+from elip.efficiency.task_cost import TaskCost, task_cost, train_step_macs
 from elip.reduction.reducer import NoReduction, ReductionContext
 from elip.reduction.tokens import Tokens
 from elip.registry import TASKS

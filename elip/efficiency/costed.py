@@ -13,8 +13,8 @@ from elip.config import config_from_dict, config_to_dict
 from elip.config.schema import ReducerConfig, RunConfig, VisionConfig
 from elip.data.transforms import CLIP, EvalTransform, Normalize, choose_normalize
 from elip.efficiency.plan import Params, meet_budget
-from elip.efficiency.task import TaskCost, task_cost
-from elip.efficiency.vision import VisionCost, vision_cost
+from elip.efficiency.task_cost import TaskCost, task_cost
+from elip.efficiency.vision_cost import VisionCost, vision_cost
 from elip.errors import ConfigError, did_you_mean
 from elip.models.albef import build_reducer
 from elip.models.vision import VisionEncoder

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from elip.efficiency.passes import unreduced
 from elip.efficiency.replay import IMAGES, EncoderCall, watch_encoders
-from elip.efficiency.state import unreduced
-from elip.efficiency.task import train_step_macs
-from elip.efficiency.vision import adaptive
+from elip.efficiency.task_cost import train_step_macs
+from elip.efficiency.vision_cost import adaptive
 from elip.task import Task
 
 logger = logging.getLogger(__name__)

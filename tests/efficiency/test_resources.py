@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from elip.efficiency import timing
-from elip.efficiency.timing import machine, time_in_turn
+from elip.efficiency import resources
+from elip.efficiency.resources import machine, time_in_turn
 
 
 def test_every_round_runs_all_in_an_order_that_turns_and_warm_up_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, calls = [0.0], []
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(resources.time, "perf_counter", lambda: now[0])
 
     def taking(name: str, seconds: float) -> None:
         calls.append(name)
