@@ -4,7 +4,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,31 @@ MAY_IMPORT = {
 }
 """Packages of ours, by the package that uses them; for reducers see tests/test_reducer_imports.py."""
 
-KEEP_APART = {
-    "models": {"data", "engine", "efficiency"},
-    "data": {"models", "engine", "efficiency"},
-    "objectives": {"models", "data", "engine", "efficiency"},
-    "engine": {"efficiency"},
+LOW = {"errors", "registry", "distributed", "atomic", "rng", "undisturbed"}
+MODELS = {"reduction", "hosts", "objectives", "models"}
+USES = {
+    "errors": set(),
+    "distributed": set(),
+    "rng": set(),
+    "atomic": {"errors"},
+    "registry": {"errors"},
+    "undisturbed": {"rng"},
+    "reduction": {"errors", "registry"},
+    "hosts": {"errors", "reduction"},
+    "objectives": LOW,
+    "config": LOW,
+    "data": {*LOW, "config"},
+    "sheets": {*LOW, "data"},
+    "models": {*LOW, "config", "reduction", "hosts", "objectives"},
+    "weights": {*LOW, *MODELS, "config", "data"},
+    "task": {*LOW, *MODELS, "config", "data", "weights", "sheets"},
+    "engine": {*LOW, "config", "data", "weights", "task"},
+    "efficiency": {*LOW, *MODELS, "config", "data", "weights", "task"},
+    "testing": {*LOW, *MODELS, "config", "data", "weights", "task"},
+    "front": {*LOW, *MODELS, "config", "data", "weights", "task", "efficiency"},
+    "trained": {*LOW, *MODELS, "config", "data", "weights", "task"},
 }
-"""Parts of elip, by the part that must not use them."""
+"""What each part of elip may use of the others, from the lowest part up: each uses only parts that stand above it."""
 
 FILES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
 
@@ -61,10 +79,35 @@ def test_imports_point_one_way(path: Path) -> None:
     assert ours <= MAY_IMPORT[package], f"{name_of(path)} imports {ours - MAY_IMPORT[package]}"
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if part_of(path) in KEEP_APART], ids=name_of)
-def test_parts_of_the_library_keep_apart(path: Path) -> None:
-    forbidden = set(imported_parts(path)) & KEEP_APART[part_of(path)]
-    assert not forbidden, f"{name_of(path)} imports elip.{', elip.'.join(forbidden)}"
+@pytest.mark.parametrize("path", [path for path in FILES if top_of(path) == "elip"], ids=name_of)
+def test_a_part_of_the_library_uses_the_parts_it_may(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":  # the front door
+        return
+    others = set(imported_parts(path)) - {part}
+    assert others <= USES[part], f"{name_of(path)} uses elip.{', elip.'.join(others - USES[part])}"
+
+
+def test_parts_of_the_library_use_lower_parts_only() -> None:
+    parts = list(USES)
+    for place, (part, used) in enumerate(USES.items()):
+        assert used <= {*parts[:place]}, f"{part} stands too low in the list to use {used - {*parts[:place]}}"
+    there = {path.name.removesuffix(".py") for path in (PROJECT / "elip").iterdir() if not path.name.startswith("__")}
+    assert there == {*USES}
+
+
+def test_no_module_uses_one_that_uses_it() -> None:
+    modules = {".".join(path.relative_to(PROJECT).with_suffix("").parts): path for path in FILES}
+    used = {name: _used(path, modules) - {name} for name, path in modules.items() if not name.endswith(".__init__")}
+    while free := [name for name, others in used.items() if not others & used.keys()]:
+        for name in free:
+            del used[name]
+    assert not used, f"modules in a circle, or above one: {', '.join(sorted(used))}"
+
+
+def _used(path: Path, modules: Mapping[str, Path]) -> set[str]:
+    """Return the modules that a file imports, or imports names from."""
+    return {module for name in imported(path) for module in (name, name.rpartition(".")[0]) if module in modules}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -72,11 +115,6 @@ def test_only_the_registry_imports_by_a_name_that_is_no_import_statement(path: P
     hidden = {name.split(".")[0] for name in imported(path)} & {"importlib", "runpy", "pkgutil"}
     allowed = {"importlib"} if name_of(path) == "elip/registry.py" else set()
     assert hidden <= allowed
-
-
-def test_the_rules_name_parts_that_exist() -> None:
-    for part in {*KEEP_APART}.union(*KEEP_APART.values()):
-        assert (PROJECT / "elip" / part).is_dir(), part
 
 
 @pytest.mark.parametrize("path", [*FILES, *sorted((PROJECT / "tests").rglob("*.py"))], ids=name_of)
