@@ -149,6 +149,7 @@ class Pretrain(AlignmentTask[PretrainConfig]):
 
     def _words(self, fused: Tensor, labels: Tensor) -> Tensor:
         """Return vocabulary logits at the places to predict, [M, vocabulary]."""
+        # masked places only, about one in seven: the vocabulary is by far the widest layer
         embeddings = self.model.albef.text_encoder.embeddings.word_embeddings.weight
         return self.model.get_submodule("mlm_head")(fused[labels != IGNORE], embeddings)
 

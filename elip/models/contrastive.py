@@ -157,6 +157,7 @@ class AlignmentModel(nn.Module):
         encoder, batch = self.albef.text_encoder, len(text)
         groups = [(text, mask), (text[negatives.text], mask[negatives.text]), *([masked] if masked else [])]
         fused = encoder.fuse(torch.cat([t for t, _ in groups]), torch.cat([m for _, m in groups]), image_kv)
+        # by index into keys and values that are there: a wrong image costs no projection of its own
         wrong_image = encoder.fuse(text, mask, image_kv, negatives.image)
         return MatchingLogits(
             positive=self.matching_logits(fused[:batch]),

@@ -37,6 +37,7 @@ class MomentumTwins(nn.ModuleDict):
         """Move each copy a little towards its module: copy = decay * copy + (1 - decay) * online."""
         momentum: list[Tensor] = [p for name in online for p in self[name].parameters()]
         followed: list[Tensor] = [p for module in online.values() for p in module.parameters()]
+        # one call for all tensors: a loop would launch hundreds of small kernels in every step
         torch._foreach_lerp_(momentum, followed, 1 - self.decay)
 
 
@@ -76,6 +77,7 @@ class FeatureQueues(nn.Module):
         Shape:
             image_feat, text_feat: [B, E];  ids: [B], numbers of the images, for queues that remember them
         """
+        # of more features than places the last ones stay: which of two copies to one place wins is not defined
         image_feat, text_feat = (gather_rows(f)[-self.length :] for f in (image_feat, text_feat))
         count = len(image_feat)
         place = (self.pointer + torch.arange(count, device=self.pointer.device)) % self.length

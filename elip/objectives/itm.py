@@ -77,6 +77,7 @@ def itm_loss(positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:
     """
     logits = torch.cat([positive, negative]).float()
     labels = torch.cat([torch.ones_like(valid), torch.zeros_like(valid), torch.zeros_like(valid)]).long()
+    # weighed with 0 rather than left out: picking rows would wait for the device and change shapes from step to step
     weight = valid.repeat(3).to(logits.dtype)
     losses = F.cross_entropy(logits, labels, reduction="none") * weight
     if "negatives" not in _warned and not bool(valid.all()):

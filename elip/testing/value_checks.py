@@ -1,6 +1,7 @@
 """Checks of what a reducer computes: how strong it is, whether it repeats itself, gradients, precision."""
 
 from collections.abc import Iterator
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ def images_are_independent(trial: ReducerTrial) -> None:
     turned = _by_image(trial.run(encoder, reducer, image.flip(0), guide.map(lambda t: t.flip(0))))
     for place, (mine, among_others) in enumerate(zip(together, reversed(list(turned)), strict=True)):
         here = slice(place, place + 1)
-        alone = next(_by_image(trial.run(encoder, reducer, image[here], guide.map(lambda t, here=here: t[here]))))
+        alone = next(_by_image(trial.run(encoder, reducer, image[here], guide.map(itemgetter(here)))))
         for other in (alone, among_others):
             same = mine.shape == other.shape and torch.allclose(mine, other, atol=SAME)
             expect(same, f"what image {place} gives depends on the images beside it")
