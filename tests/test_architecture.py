@@ -22,13 +22,14 @@ MAY_IMPORT = {
 }
 """Packages of ours, by the package that uses them; for reducers see tests/test_reducer_imports.py."""
 
-LOW = {"errors", "registry", "distributed", "atomic", "rng", "undisturbed"}
+LOW = {"errors", "mistakes", "registry", "distributed", "atomic", "rng", "undisturbed"}
 MODELS = {"reduction", "hosts", "objectives", "models"}
 USES = {
     "errors": set(),
     "distributed": set(),
     "rng": set(),
     "atomic": {"errors"},
+    "mistakes": {"errors"},
     "registry": {"errors"},
     "undisturbed": {"rng"},
     "reduction": {"errors", "registry"},

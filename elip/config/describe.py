@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from elip.config.messages import spell
 from elip.config.options import Fits, Options
 from elip.config.schema import ReducerConfig, RunConfig, TaskConfig
 from elip.config.sources import CONFIGS
 from elip.errors import ConfigError, did_you_mean
+from elip.mistakes import spell
 from elip.registry import REDUCERS, TASKS, Registry
 
 _WIDTH = 100

@@ -23,10 +23,10 @@ from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from elip.atomic import write_text
-from elip.config.messages import Place, explain, spell
 from elip.config.schema import ReducerConfig, RunConfig, TaskConfig
 from elip.config.sources import COMMAND_LINE, Draft, from_mapping, read_files, read_overrides
 from elip.errors import ConfigError, ElipError
+from elip.mistakes import Place, explain, spell
 from elip.registry import REDUCERS, TASKS, is_loaded, load_plugins
 
 _RARE_BREAKS = frozenset("\x85\u2028\u2029\ufeff")

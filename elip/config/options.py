@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from elip.config.messages import explain, spell
+from elip.mistakes import explain, spell
 
 Size = Annotated[int, Field(gt=0, le=65536)]
 Count = Annotated[int, Field(gt=0, le=1000)]

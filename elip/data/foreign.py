@@ -21,9 +21,9 @@ from typing_extensions import get_type_hints, is_typeddict
 
 from elip.data.conversion import Rows, advice, conversion, is_column, is_picture
 from elip.data.encoding import not_utf8, wide_encoding
-from elip.data.fields import describe
 from elip.data.opening import open_file
 from elip.errors import DataError, shorten
+from elip.mistakes import describe
 
 LINES_SUFFIXES = (".jsonl", ".ndjson")
 """Of files that hold one JSON object a line; all others hold one JSON list."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 from typing_extensions import NotRequired, TypedDict
 
-from elip.data.fields import FieldCheck, describe
+from elip.data.fields import FieldCheck
 from elip.errors import DataError
 
 
@@ -78,17 +78,3 @@ def test_checks_of_different_fields_have_different_fingerprints() -> None:
     fingerprints = [FieldCheck(shape).fingerprint for shape in (Item, Looser, list[str], list[int])]
     assert len(set(fingerprints)) == 4
     assert FieldCheck(Item).fingerprint == fingerprints[0]
-
-
-@pytest.mark.parametrize(
-    ("shape", "words"),
-    [
-        (list[list[float]], "a list of lists"),
-        (list[Item], "a list of objects"),
-        (tuple[str, str], "a list of 2 texts"),
-        (str | None, "text or null"),
-        (Item, "an object {...}"),
-    ],
-)
-def test_types_are_described_in_words(shape: Any, words: str) -> None:
-    assert describe(shape) == words

@@ -1,25 +1,35 @@
-"""What pydantic finds wrong with the values of a config, in plain words."""
+"""What pydantic finds wrong with values of a config or of an annotation file, in plain words."""
 
+import types
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from typing_extensions import get_type_hints, is_typeddict
 
-from elip.errors import did_you_mean
+from elip.errors import did_you_mean, shorten
 
 Place = tuple[str | int, ...]
 """Keys, and indices of lists, that lead to a value."""
 
 _SHOWN = 60  # characters of a wrong value that a message repeats
+_WORDS: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+_WORDS_FOR_MANY: dict[Any, str] = {str: "texts", int: "whole numbers", float: "numbers"}
 _EXPECTED = {
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "float_type": "a number",
+    "bool_type": _WORDS[bool],
+    "int_type": _WORDS[int],
+    "float_type": _WORDS[float],
     "finite_number": "a finite number",
-    "string_type": "text",
+    "string_type": _WORDS[str],
     "string_too_short": "text that is not empty",
-    "none_required": "null",
+    "none_required": _WORDS[type(None)],
     "list_type": "a list",
     "tuple_type": "a list",
     "set_type": "a list",
@@ -52,6 +62,32 @@ def explain(error: ValidationError, values: Any, model: type[BaseModel] | None =
     first = found[0][0]
     place = max((p for p, _ in found if p[: len(first)] == first), key=len)
     return place, _describe([details for p, details in found if p == place])
+
+
+def explain_item(error: ValidationError, value: Any, shape: Any) -> str:
+    """Return what is wrong with JSON that is checked against a plain type, such as an item of an annotation file.
+
+    Of several mistakes it tells the first, with the whole of its field, as that is where the file is to be mended.
+
+    Args:
+        error: what pydantic raised.
+        value: what it was given.
+        shape: which type it was checked against: a TypedDict, or `list[str]`, `dict[str, list[float]]`, ...
+    """
+    return _explain_item(value, error.errors(include_url=False)[0]["loc"], shape)
+
+
+def describe(shape: Any) -> str:
+    """Return what values a type allows, in words: `str | list[str]` is "text or a list of texts"."""
+    origin, args = get_origin(shape), get_args(shape)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(arg) for arg in args)
+    if origin is Literal:
+        return " or ".join(repr(arg) for arg in args)
+    if origin in (list, tuple):
+        what = _WORDS_FOR_MANY.get(args[0], "lists" if get_origin(args[0]) is list else "objects")
+        return f"a list of {len(args)} {what}" if origin is tuple else f"a list of {what}"
+    return _WORDS.get(shape, "an object {...}")
 
 
 def spell(place: Place) -> str:
@@ -125,3 +161,34 @@ def _sections(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tupl
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from _sections(kind, (*at, name))
+
+
+def _explain_item(value: Any, where: Place, shape: Any) -> str:
+    if not where:
+        return f"must be {describe(shape)}, got {shorten(value)}"
+    key, rest = where[0], where[1:]
+    if isinstance(key, int):
+        return f"item {key} must be {describe(get_args(shape)[0])}, got {shorten(value[key])}"
+    if not is_typeddict(shape):  # a table of any keys
+        inner = get_args(shape)[1]
+        inside = _inside(value[key], inner, rest)
+        return f"entry {key!r} must be {describe(inner)}, got {shorten(value[key])}{inside}"
+    fields: dict[str, Any] = get_type_hints(shape)
+    if key not in value:
+        near = did_you_mean(key, value.keys() - fields.keys())
+        return f"field {key!r} is missing.{near or f' The item has: {shorten(list(value))}.'}"
+    match get_args(fields[key]), rest:
+        case (inner,), (int(number), *deeper) if is_typeddict(inner):
+            return f"field {key!r} item {number}: {_explain_item(value[key][number], tuple(deeper), inner)}"
+    near = did_you_mean(str(value[key]), [arg for arg in get_args(fields[key]) if isinstance(arg, str)])
+    return f"field {key!r} must be {describe(fields[key])}, got {shorten(value[key])}.{near}"
+
+
+def _inside(value: Any, shape: Any, where: Place) -> str:
+    """Return what is wrong deep in a list of lists, "" where nothing more is to be said."""
+    for place in where:
+        if not isinstance(place, int) or get_origin(shape) is not list:
+            return ""
+        value, shape = value[place], get_args(shape)[0]
+    numbers = "".join(f"[{place}]" for place in where)
+    return f", of which {numbers} must be {describe(shape)}, not {shorten(value)}" if where else ""
