@@ -147,6 +147,50 @@ def test_annotations_that_only_a_type_checker_can_resolve_do_no_harm(registry: R
     assert registry.parameters("quince")["kind"].default == 1
 
 
+def test_a_constructor_that_passes_on_what_it_does_not_know_takes_what_its_base_class_takes(registry: Registry) -> None:
+    class Tree:
+        def __init__(self, soil: str, *, height: int = 2, age: int = 1) -> None:
+            self.height = height
+
+    class FruitTree(Tree):
+        pass
+
+    @registry.register("cherry")
+    class Cherry(FruitTree):
+        def __init__(self, soil: str, *, sweet: bool = True, age: int = 9, **others: int) -> None:
+            super().__init__(soil, age=age, **others)
+
+    assert {name: p.default for name, p in registry.parameters("cherry").items()} == {
+        "height": 2,
+        "age": 9,
+        "sweet": True,
+    }
+    assert registry.build("cherry", "loam", height=5).height == 5
+    with pytest.raises(ElipError, match=r"has no parameter 'heigth'\. Did you mean 'height'\?"):
+        registry.build("cherry", "loam", heigth=5)
+
+
+@pytest.mark.parametrize("names_errors", [True, False])
+def test_what_a_constructor_finds_wrong_is_told_with_the_name_where_that_is_wanted(
+    names_errors: bool, registry: Registry
+) -> None:
+    class WormError(ElipError):
+        pass
+
+    basket: Registry = Registry(
+        "fruit", builtins="built_in_fruits", entry_point_group="none", names_errors=names_errors
+    )
+
+    @basket.register("plum")
+    class Plum:
+        def __init__(self, tree: str) -> None:
+            raise WormError("there is a worm in it.")
+
+    with pytest.raises(WormError) as caught:
+        basket.build("plum", "an old tree")
+    assert str(caught.value) == ("fruit 'plum': " if names_errors else "") + "there is a worm in it."
+
+
 def test_a_file_is_loaded_once_however_its_path_is_spelt(plugin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = reducer_file(plugin_folder / "mine.py", "mine_from_file")
     load_plugins([str(path)])

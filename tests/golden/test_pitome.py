@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elip.models.vision import VisionEncoder
-from elip.reduction.guide import Watch
 from elip.reduction.encoder import EncoderInfo
+from elip.reduction.guide import Watch
 from elip.reduction.reducer import AttentionFacts, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from elip.models.vision import VisionEncoder
-from elip.reduction.merging import bipartite_matching, merge_mean
 from elip.reduction.encoder import EncoderInfo
+from elip.reduction.merging import bipartite_matching, merge_mean
 from elip.reduction.reducer import AttentionFacts, ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS

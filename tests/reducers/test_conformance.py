@@ -14,6 +14,13 @@ def test_reducer_has_the_property(name: str, check: str) -> None:
     REDUCER_CHECKS[check](ReducerTrial(REDUCERS.get(name)))
 
 
+@pytest.mark.parametrize("of", ["initial", "current"])
+@pytest.mark.parametrize("name", [name for name in NAMES if "of" in REDUCERS.parameters(name)])
+def test_numbers_of_tokens_follow_from_either_base(name: str, of: str) -> None:
+    for check in ("counts_follow_schedule", "strength_scales", "works_at_any_grid"):
+        REDUCER_CHECKS[check](ReducerTrial(REDUCERS.get(name), of=of))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_listing_says_what_it_does_and_where_it_comes_from(name: str) -> None:
     found = {entry.name: entry for entry in REDUCERS.describe()}[name]

@@ -8,8 +8,8 @@ import torch
 
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
-from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.encoder import EncoderInfo
+from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.registry import REDUCERS
 
 INFO = EncoderInfo(depth=6, width=32, num_heads=2, grid=(4, 4))

@@ -37,6 +37,20 @@ def test_a_ratio_that_leaves_no_patch_is_refused(name: str) -> None:
         REDUCERS.build(name, INFO, begin=[3], keep_ratio=[0.01])
 
 
+@pytest.mark.parametrize("name", [*RATIOS, "elip", "pitome", "trips"])
+def test_one_ratio_for_several_stages_is_refused_unless_it_is_clear_of_what(name: str) -> None:
+    params: dict[str, Any] = {"begin": [3, 6], "keep_ratio": 0.7}
+    if name == "elip":
+        params["look_ahead"] = [1, 1]
+    if name in ("evit", "pitome", "trips"):  # whose papers count the tokens that arrive
+        REDUCERS.build(name, INFO, **params)
+    else:
+        with pytest.raises(ElipError, match=rf"reducer '{name}': keep_ratio: 0.7 .* Give \[0.7, 0.49\].* of: current"):
+            REDUCERS.build(name, INFO, **params)
+    for of in ("initial", "current"):
+        REDUCERS.build(name, INFO, **params, of=of)
+
+
 @pytest.mark.parametrize("name", ["tome", "tofu"])
 @pytest.mark.parametrize(
     ("r", "message"),
