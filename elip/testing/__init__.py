@@ -2,13 +2,13 @@
 
     from elip.testing import check_reducer
 
-    check_reducer(MyReducer, keep_ratio=0.7)
+    check_reducer(MyReducer, keep_ratio=[0.7, 0.49, 0.343])
 
 or, each property a test of its own:
 
     @pytest.mark.parametrize("check", REDUCER_CHECKS)
     def test_my_reducer(check):
-        REDUCER_CHECKS[check](ReducerTrial(MyReducer, keep_ratio=0.7))
+        REDUCER_CHECKS[check](ReducerTrial(MyReducer, keep_ratio=[0.7, 0.49, 0.343]))
 
 Reducers are put into tiny ViTs of 12 blocks and 196 patches, which the default parameters of any reducer for ViT-B fit.
 What a class says of itself (`soft`, `keeps_order`, `static_counts`, `schedule` of `TokenReducer`) is what
