@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from elip.errors import CheckpointError
 from elip.weights.names import group, short
+from elip.weights.reading import require_plain
 
 _LISTED = 4
 _GROUPS = 16
@@ -87,7 +88,7 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, re
         CheckpointError: nothing fits, tensors of the module are missing or of another shape or kind, tensors of the
             file are left over that should not be, or not finite; the message names the file, examples and the way out.
     """
-    fitting = {name: tensor for name, tensor in state.items() if name in own and _fits(tensor, own[name])}
+    fitting = {name: tensor for name, tensor in state.items() if name in own and fits(tensor, own[name])}
     if not fitting:
         raise CheckpointError(
             f"{report.key}: {report.source} has nothing in common with what it should fill: it holds "
@@ -106,7 +107,7 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, re
         name for name in report.left_over if name not in own and not begins(name, (*rules.expected, *rules.allowed))
     ]
     problems = (
-        counted([f"{name} {_kind(state[name])}, not {_kind(own[name])}" for name in differing], "differ"),
+        counted([f"{name} {kind(state[name])}, not {kind(own[name])}" for name in differing], "differ"),
         counted(missing, "missing"),
         counted(foreign, "without a place"),
     )
@@ -125,16 +126,17 @@ def load_all(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
     """Put the weights that were read from `path` into a module of just these.
 
     Raises:
-        CheckpointError: names or shapes differ from the module's, or weights are not finite.
+        CheckpointError: names, shapes or types differ from the module's, or weights are not finite.
     """
+    require_plain(state, str(path))
     own = module.state_dict()
     differing = [
-        f"{name} {list(state[name].shape)}, not {list(own[name].shape)}"
+        f"{name} {kind(state[name])}, not {kind(own[name])}"
         for name in own
-        if name in state and state[name].shape != own[name].shape
+        if name in state and not fits(state[name], own[name])
     ]
     complaints = (
-        counted(differing, "of another shape"),
+        counted(differing, "of another shape or type"),
         counted([name for name in own if name not in state], "missing"),
         counted([name for name in state if name not in own], "too many"),
     )
@@ -164,7 +166,7 @@ def require_finite(state: Mapping[str, Tensor], source: str) -> None:
 
 def score(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> int:
     """Return how many tensors fit those of a module."""
-    return sum(name in own and _fits(tensor, own[name]) for name, tensor in state.items())
+    return sum(name in own and fits(tensor, own[name]) for name, tensor in state.items())
 
 
 def begins(name: str, with_one_of: Sequence[str]) -> bool:
@@ -191,9 +193,11 @@ def _numbered(names: Iterable[str]) -> str:
     return shown + (", ..." if len(numbers) > _GROUPS else "")
 
 
-def _fits(tensor: Tensor, own: Tensor) -> bool:
+def fits(tensor: Tensor, own: Tensor) -> bool:
+    """Return whether a tensor can take the place of another: the shape is the same, and both are floating or not."""
     return tensor.shape == own.shape and tensor.is_floating_point() == own.is_floating_point()
 
 
-def _kind(tensor: Tensor) -> str:
+def kind(tensor: Tensor) -> str:
+    """Return a tensor's shape in words, and its type unless that is floating."""
     return f"{list(tensor.shape)}" + ("" if tensor.is_floating_point() else f" {tensor.dtype}".replace("torch.", ""))

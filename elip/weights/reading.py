@@ -24,6 +24,8 @@ CHECKSUM = "sha256"
 _ZIP = b"PK\x03\x04"
 _FOLDER = 0x10  # mark of a folder, of which torch's reader gives no bytes, whatever its size
 _CHUNK = 1 << 20
+_LISTED = 4
+_QUANTISED = (torch.int8, *(getattr(torch, name) for name in dir(torch) if name.startswith("float8_")))
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +108,34 @@ def require_regular(path: Path) -> None:
         raise CheckpointError(f"{path} is a folder. Name the file of weights in it.")
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path} is no file of weights, but a {_kind(mode)}.")
+
+
+def require_plain(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise an error if tensors are of a kind that no model here computes with, though their shapes may fit.
+
+    Raises:
+        CheckpointError: some are quantised, complex, sparse, or without values; the message names them.
+    """
+    odd = {name: kind for name, tensor in tensors.items() if (kind := _odd_kind(tensor)) is not None}
+    if odd:
+        named = ", ".join(f"{name} ({kind})" for name, kind in list(odd.items())[:_LISTED])
+        more = f" and {len(odd) - _LISTED} more tensors" if len(odd) > _LISTED else ""
+        raise CheckpointError(
+            f"{source}: no weights in full precision: {named}{more}. Quantised, complex and sparse tensors, and those "
+            "without values, are not taken: give the floating-point weights that they were made from."
+        )
+
+
+def _odd_kind(tensor: Tensor) -> str | None:
+    if tensor.is_meta:
+        return "without values, on the meta device"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_complex():
+        return "complex"
+    if tensor.is_quantized or tensor.dtype in _QUANTISED:
+        return f"quantised, {str(tensor.dtype).removeprefix('torch.')}"
+    return None
 
 
 def check_archive(path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from elip.errors import CheckpointError
 from elip.models.vision import VisionEncoder
 from elip.weights.files import Weights
-from elip.weights.fitting import LoadReport, begins, counted, grouped, require_finite
+from elip.weights.fitting import LoadReport, begins, counted, fits, grouped, kind, require_finite
 from elip.weights.names import MOMENTUM, QUEUES, group, online, short
 from elip.weights.vit import resize_pos_embed, side_of
 
@@ -40,8 +40,8 @@ def start_from(task: Startable, weights: Weights, allowed: Sequence[str] = (), *
         complete: whether the file must have all the weights of the model, as in an evaluation.
 
     Raises:
-        CheckpointError: something unexpected is left over, a shape differs, nothing fits, or weights are missing
-            or not finite.
+        CheckpointError: something unexpected is left over, a shape or type differs, nothing fits, or weights are
+            missing or not finite.
     """
     assert isinstance(task, nn.Module)
     adapted = task.adapt_checkpoint(weights.state)
@@ -93,7 +93,7 @@ def _fitting(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], weights: Weights, report: LoadReport
 ) -> dict[str, Tensor]:
     """Return the weights that have a place in the model."""
-    differing = {name for name in state if name in own and state[name].shape != own[name].shape}
+    differing = {name for name in state if name in own and not fits(state[name], own[name])}
     if any(short(name).startswith(QUEUES) for name in differing):
         differing |= {name for name in state if short(name).startswith(QUEUES)}
     fitting = {name: tensor for name, tensor in state.items() if name in own and name not in differing}
@@ -171,4 +171,4 @@ def _require_all(report: LoadReport, weights: Weights) -> None:
 def _complaint(name: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     if name not in own:
         return short(name)
-    return f"{short(name)} {list(state[name].shape)} (here {list(own[name].shape)})"
+    return f"{short(name)} {kind(state[name])} (here {kind(own[name])})"

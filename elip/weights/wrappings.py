@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from elip.errors import CheckpointError
+from elip.weights.reading import require_plain
 
 PREFIXES = ("module.", "model.", "visual.", "encoder.", "backbone.", "network.", "net.")
 """Beginnings of names that may be wrappings."""
@@ -71,7 +72,7 @@ def unwrap(
         forms: gives what weights can be turned into before they are scored.
 
     Raises:
-        CheckpointError: there is no dict of tensors.
+        CheckpointError: there is no dict of tensors, or some are of a kind that no model computes with.
     """
     candidates = (form for way in _ways(_unpack(contents, path), parts) for form in forms(way))
     return max(candidates, key=lambda candidate: score(candidate.state))  # of equals the first: the least undone
@@ -94,6 +95,7 @@ def _unpack(contents: Mapping[str, Any], path: Path) -> Unwrapped:
             + (f"{strange[0]!r} is no tensor." if strange else "it is empty.")
         )
     state = {str(name): tensor for name, tensor in contents.items() if name not in _COUNTS}
+    require_plain(state, str(path))
     beside.update({name: contents[name] for name in _COUNTS if name in contents})
     for part in _NEVER_IN_NAMES:
         cleaned = {name.replace(part, ""): tensor for name, tensor in state.items()}

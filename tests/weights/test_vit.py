@@ -141,7 +141,7 @@ def test_position_embeddings_are_resized_as_timm_does_it_and_said(
         ),
         (lambda s: {**s, "norm.weight": torch.ones(8)}, r"1 differ \(norm.weight \[8\], not \[16\]\)"),
         (lambda s: {**s, "norm.weight": torch.full((16,), torch.nan)}, "NaN or infinite in norm.weight\\."),
-        (lambda s: {**s, "norm.weight": torch.ones(16).to(torch.int8)}, r"1 differ \(norm.weight \[16\] int8, not "),
+        (lambda s: {**s, "norm.weight": torch.ones(16).to(torch.int16)}, r"1 differ \(norm.weight \[16\] int16, not "),
         (lambda s: {**s, "pos_embed": torch.ones(1, 7, 16)}, r"1 differ \(pos_embed \[1, 7, 16\], not \[1, 5, 16\]\)"),
         (lambda s: {**s, "patch_embed.proj.weight": torch.ones(16, 3, 8, 8)}, r"1 differ \(patch_embed.proj.weight "),
     ],

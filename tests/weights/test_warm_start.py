@@ -201,3 +201,10 @@ def test_weights_that_are_not_finite_are_refused_where_they_would_be_taken(
     pretrained.state["model.albef.visual_encoder.norm.bias"][0] = torch.nan
     with pytest.raises(CheckpointError, match=r"other.pt: weights are NaN .*visual_encoder.norm.bias"):
         start_from(task, pretrained)
+
+
+def test_whole_numbers_do_not_pass_for_weights(pretrained: Weights, digits: Path, tiny: list[str]) -> None:
+    name = "model.albef.visual_encoder.norm.bias"
+    pretrained.state[name] = pretrained.state[name].int()
+    with pytest.raises(CheckpointError, match=r"visual_encoder.norm.bias \[32\] int32 \(here \[32\]\)"):
+        start_from(small_task("ve", small_run("ve", digits, tiny)), pretrained)

@@ -99,3 +99,18 @@ def test_the_count_of_an_averaged_model_is_no_weight() -> None:
 def test_what_holds_no_weights_is_refused(contents: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         undo(contents)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.ones(2, dtype=torch.int8), r"quantised, int8"),
+        (torch.ones(2).to(torch.float8_e4m3fn), r"quantised, float8_e4m3fn"),
+        (torch.ones(2, dtype=torch.complex64), "complex"),
+        (torch.ones(2, 2).to_sparse(), "sparse"),
+        (torch.ones(2, device="meta"), "without values, on the meta device"),
+    ],
+)
+def test_tensors_that_no_model_computes_with_are_refused_by_name(tensor: Tensor, kind: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"x\.pt: no weights in full precision: a\.weight \({kind}\)\. "):
+        unwrap({"model": {"a.weight": tensor, "a.bias": torch.ones(2)}}, Path("x.pt"), len)
