@@ -139,7 +139,7 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
         epoch, index = key
 
         def attempt(number: int) -> Sample:
-            rng = sample_rng(self.seed, epoch, index, number)
+            rng = sample_rng(self.seed, epoch, index, number)  # a stand-in is drawn anew at each visit
             chosen = rng.randrange(len(self)) if number else index
             pictures = PictureLoader(self.images.open, partial(self.transform, rng=rng))
             with located(self.annotations.where(chosen)):

@@ -291,6 +291,7 @@ class ShardStream(IterableDataset[Sample]):
         return first_sound(attempt, self.skip_broken)
 
     def _make_sample(self, raw: RawSample) -> Sample:
+        # Named by the sample, not by who reads it: its crop and caption do not depend on the number of readers.
         rng = sample_rng(self.seed, self._epoch, raw.shard.name, raw.key)
         with located(raw.where):
             pictures = PictureLoader(lambda _name, _field: _open(raw, self.images), partial(self.transform, rng=rng))
@@ -330,7 +331,7 @@ class _ShuffleBuffer:
         self.window = list(islice(source, self.size))
         while self.window:
             place = self.rng.randrange(len(self.window))
-            drawn, self.window[place] = self.window[place], self.window[-1]
+            drawn, self.window[place] = self.window[place], self.window[-1]  # taken out without moving the others
             self.window.pop()
             self.window.extend(islice(source, 1))
             yield drawn
