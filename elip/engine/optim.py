@@ -1,16 +1,22 @@
 """AdamW over what a task trains, and the learning rate as a function of the step."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from elip.config.schema import OptimConfig
 from elip.errors import CheckpointError
 from elip.task import Task
+
+Moments = dict[str, Tensor]
+"""What AdamW keeps of a parameter; nothing before its first update."""
+_KEPT = ("step", "exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(task: Task, config: OptimConfig) -> AdamW:
@@ -78,25 +84,54 @@ class LearningRate:
         return min(jumps, self._warmup)
 
 
-def optimizer_state(optimizer: Optimizer) -> dict[int, dict[str, torch.Tensor]]:
-    """Return the moments of each parameter, by its place in the optimiser; rates and decays belong to the config."""
-    return optimizer.state_dict()["state"]
+def optimizer_state(optimizer: Optimizer) -> dict[int, Moments]:
+    """Return the moments of each parameter, by its place in the optimiser; rates and decays belong to the config.
+
+    All parameters have an entry, an empty one where no gradient has come yet, so that a lost one is noticed.
+    """
+    state = optimizer.state_dict()["state"]
+    return {place: state.get(place, {}) for place in range(len(_parameters(optimizer)))}
 
 
-def load_optimizer_state(optimizer: Optimizer, state: dict[int, dict[str, torch.Tensor]], path: Path) -> None:
+def load_optimizer_state(optimizer: Optimizer, state: Mapping[Any, Any], path: Path) -> None:
     """Put the moments that `optimizer_state` gave into `optimizer`, and leave its rates and decays as they are.
 
     Args:
         path: the checkpoint they come from, for the message.
 
     Raises:
-        CheckpointError: they are those of other parameters.
+        CheckpointError: they are those of other parameters, or some are missing.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for place, moments in state.items():
-        if place >= len(parameters) or moments["exp_avg"].shape != parameters[place].shape:
-            raise CheckpointError(
-                f"{path} comes from a run that trained other parameters than this config does. "
-                "Start a new run from its weights with --init."
-            )
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    parameters = _parameters(optimizer)
+    for place, parameter in enumerate(parameters):
+        moments = state.get(place)
+        if (
+            isinstance(moments, Mapping)
+            and (shape := getattr(moments.get("exp_avg"), "shape", parameter.shape)) != parameter.shape
+        ):
+            raise _not_ours(path, f"one of shape {list(shape)} is {list(parameter.shape)} here")
+    if state.keys() - range(len(parameters)):
+        raise _not_ours(path, f"{len(state)} of them, here {len(parameters)}")
+    missing = [place for place in range(len(parameters)) if place not in state or not _is_whole(state[place])]
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks the optimiser's moments of {len(missing)} of {len(parameters)} trained parameters: training "
+            "would not go on, but begin anew from its weights. To do that, start a new run from them with --init."
+        )
+    moving = {place: moments for place, moments in state.items() if moments}
+    optimizer.load_state_dict({"state": moving, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _is_whole(moments: Any) -> bool:
+    return isinstance(moments, Mapping) and (not moments or all(isinstance(moments.get(one), Tensor) for one in _KEPT))
+
+
+def _not_ours(path: Path, how: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} comes from a run that trained other parameters than this config does ({how}). "
+        "Start a new run from its weights with --init."
+    )

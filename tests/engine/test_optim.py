@@ -1,6 +1,7 @@
 """Parameter groups and the two schedules; the recorded schedule of ALBEF is among the golden tests."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,11 @@ def test_moments_come_back_while_rates_and_decays_stay_the_configs(tmp_path: Pat
 
     first, second = trained(OptimConfig()), trained(OptimConfig(weight_decay=0.5))
     load_optimizer_state(second, optimizer_state(first), tmp_path)
-    for place, moments in optimizer_state(first).items():
-        assert torch.equal(optimizer_state(second)[place]["exp_avg"], moments["exp_avg"])
+    moments = optimizer_state(second)
+    assert sum(map(bool, moments.values())) == 4  # two layers, each with weights and biases; the third has no gradient
+    for place, expected in optimizer_state(first).items():
+        assert moments[place].keys() == expected.keys()
+        assert all(torch.equal(moments[place][name], tensor) for name, tensor in expected.items())
     assert {group["weight_decay"] for group in second.param_groups} == {0.0, 0.5}
 
 
@@ -82,3 +86,15 @@ def test_moments_of_other_parameters_are_refused(tmp_path: Path) -> None:
     optimizer = build_optimizer(StubTask(stub_config(tmp_path)), OptimConfig())
     with pytest.raises(CheckpointError, match=r"x.pt comes from a run that trained other parameters"):
         load_optimizer_state(optimizer, {0: {"exp_avg": torch.zeros(77)}}, Path("x.pt"))
+
+
+@pytest.mark.parametrize(
+    "lose", [lambda state: {}, lambda state: {0: state[0]}, lambda state: {**state, 1: {"step": 1}}]
+)
+def test_moments_that_are_lost_are_refused(lose: Callable[[dict], dict], tmp_path: Path) -> None:
+    optimizer = build_optimizer(StubTask(stub_config(tmp_path)), OptimConfig())
+    load_optimizer_state(optimizer, optimizer_state(optimizer), Path("x.pt"))  # nothing has been updated yet
+    with pytest.raises(
+        CheckpointError, match=r"x\.pt lacks the optimiser's moments of \d of 6 trained parameters.*--init"
+    ):
+        load_optimizer_state(optimizer, lose(optimizer_state(optimizer)), Path("x.pt"))
