@@ -152,7 +152,7 @@ class _Samples:
         self._incomplete: list[RawSample] = []
         self._seen: set[str] = set()
         self._second: tarfile.TarFile | None = None  # the shard once more, to look up what links lead to
-        self._files: dict[str, tarfile.TarInfo] = {}
+        self._members: dict[str, tarfile.TarInfo] = {}
 
     def add(self, member: tarfile.TarInfo, tar: tarfile.TarFile) -> Iterator[RawSample]:
         """Take the next member, and yield the samples that are finished by it."""
@@ -229,22 +229,41 @@ class _Samples:
         return _read(tar, member)
 
     def _linked(self, link: tarfile.TarInfo) -> bytes:
-        """Return the content of a file in the shard that a link leads to; the shard is opened anew to look back."""
-        folder = "" if link.islnk() else posixpath.dirname(link.name)
-        target = posixpath.normpath(posixpath.join(folder, link.linkname))
+        """Return the content of a file in the shard that a link leads to, perhaps over others.
+
+        The shard is opened anew to look back.
+        """
         if self._second is None:
             self._second = self._stack.enter_context(tarfile.TarFile.open(self._shard))
-            self._files = {posixpath.normpath(member.name): member for member in self._second if member.isreg()}
-        if target not in self._files:
-            raise self._wrong(
-                link,
-                f"it is a link to {link.linkname!r}, which is no file in the shard; pack files in the place of links: "
-                "tar --dereference --hard-dereference",
-            )
-        return _read(self._second, self._files[target])
+            self._members = _by_name(self._second)
+        found, seen = link, {posixpath.normpath(link.name)}
+        while not found.isreg():
+            target = _target(found)
+            if target in seen or target not in self._members:
+                raise self._wrong(
+                    link,
+                    f"it is a link to {link.linkname!r}, which is no file in the shard, nor leads to one; pack "
+                    "files in the place of links: tar --dereference --hard-dereference",
+                )
+            seen.add(target)
+            found = self._members[target]
+        return _read(self._second, found)
 
     def _wrong(self, member: tarfile.TarInfo, problem: str) -> DataError:
         return DataError(f"{self._shard}: member {member.name!r}: {problem}")
+
+
+def _by_name(tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
+    """Return the files of an archive, and the links that lead to them."""
+    members = [(posixpath.normpath(member.name), member) for member in tar]
+    links = {name: member for name, member in members if member.islnk() or member.issym()}
+    return links | {name: member for name, member in members if member.isreg()}
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """Return the name that a link leads to."""
+    folder = "" if link.islnk() else posixpath.dirname(link.name)
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -141,6 +141,10 @@ def test_what_belongs_to_no_sample_is_counted_with_an_example(pack: Pack) -> Non
             r"it is a link to '/etc/x\.jpg', which is no",
         ),
         ([("a.jpg", {"type": tarfile.SYMTYPE, "linkname": "a.jpg"})], r"it is a link to 'a\.jpg', which is no file"),
+        (
+            [(a, {"type": tarfile.SYMTYPE, "linkname": b}) for a, b in (("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"))],
+            r"member 'a\.jpg': it is a link to 'b\.jpg', which is no file in the shard, nor leads to one",
+        ),
     ],
 )
 def test_what_would_lose_or_mix_up_samples_is_an_error(pack: Pack, members: list[Member], message: str) -> None:
@@ -167,10 +171,13 @@ def test_links_within_the_archive_are_followed(pack: Pack, mode: str) -> None:
         ("d/b.txt", {"type": tarfile.SYMTYPE, "linkname": "./a.txt"}),
         ("e/c.jpg", {"type": tarfile.SYMTYPE, "linkname": "../d/a.jpg"}),
         "e/c.txt",
+        ("f/d.jpg", {"type": tarfile.SYMTYPE, "linkname": "../e/c.jpg"}),
+        ("f/d.txt", {"type": tarfile.LNKTYPE, "linkname": "d/b.txt"}),
     ]
     contents = {sample.key: sample.files for sample in read_shard(pack(members, mode=mode))}
     assert contents["d/b"] == contents["d/a"] == {"jpg": b"<d/a.jpg>", "txt": b"<d/a.txt>"}
     assert contents["e/c"] == {"jpg": b"<d/a.jpg>", "txt": b"<e/c.txt>"}
+    assert contents["f/d"] == contents["d/a"]
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
