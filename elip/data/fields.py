@@ -10,6 +10,8 @@ fixed length (`tuple[str, str]`), unions and `Literal`s; an item may hold other 
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -52,3 +54,28 @@ class FieldCheck(Generic[T]):
             if error.errors()[0]["type"] == "json_invalid":
                 raise DataError(f"malformed JSON: {error.errors()[0]['ctx']['error']}") from error
             raise DataError(explain_item(error, json.loads(text), self.shape)) from error
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as an `object_pairs_hook` of the json module, which would take the last of equal keys.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise ValueError(f"the key {twice!r} is there twice in one object; which one is meant?")
+    return made
+
+
+def refuse_repeated_keys(text: str) -> None:
+    """Raise an error if an object in a sound JSON text holds a key twice.
+
+    Raises:
+        DataError: it does.
+    """
+    try:
+        json.loads(text, object_pairs_hook=unique_keys, parse_int=str)  # Python refuses very long numbers
+    except (ValueError, RecursionError) as error:
+        raise DataError(str(error)) from error

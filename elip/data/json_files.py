@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from elip.data.encoding import not_utf8
-from elip.data.fields import FieldCheck
+from elip.data.fields import FieldCheck, refuse_repeated_keys, unique_keys
 from elip.data.foreign import LINES_SUFFIXES, refuse_foreign
 from elip.data.opening import open_file
 from elip.errors import DataError, located, shorten
@@ -30,7 +30,7 @@ def read_items(path: Path, shape: Any = None) -> Iterator[str]:
 
     Raises:
         DataError: the file is missing, unreadable, of another form, not UTF-8, holds no item, or is malformed (with
-            line and column); an item is no object.
+            line and column); an item is no object, or holds a key twice.
     """
     refuse_foreign(path, shape, lists=True)
     number = -1
@@ -54,7 +54,9 @@ def read_json(path: Path, shape: type[T]) -> T:
     with _opened(path) as file:
         text = file.read()
     with located(str(path)):
-        return FieldCheck(shape).parse(text)
+        value = FieldCheck(shape).parse(text)
+        refuse_repeated_keys(text)
+        return value
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def _read_lines(path: Path, file: TextIO) -> Iterator[tuple[object, str]]:
         if not text:
             continue
         try:
-            yield json.loads(text), text
+            yield json.loads(text, object_pairs_hook=unique_keys), text
         except json.JSONDecodeError as error:
             raise DataError(f"{path} line {number}, column {error.colno}: malformed JSON: {error.msg}") from error
         except (RecursionError, ValueError) as error:
@@ -91,7 +93,7 @@ class _JsonList:
         self.position = 0
         self.lines_gone = 0
         self.columns_gone = 0  # of the line that `text` starts in
-        self.decoder = json.JSONDecoder()
+        self.decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
 
     def items(self) -> Iterator[tuple[object, str]]:
         """Yield each item and its text."""

@@ -101,6 +101,18 @@ def test_a_malformed_line_is_refused_with_its_number(write_json: WriteJson) -> N
 
 
 @pytest.mark.parametrize("name", ["items.json", "items.jsonl"])
+def test_a_key_twice_in_an_item_is_an_error(write_json: WriteJson, name: str) -> None:
+    text = '{"a": 1, "b": {"c": 1}},\n{"a": "dog", "b": 2, "a": "cat"}'
+    with pytest.raises(DataError, match=rf"{name} line 2.*: the key 'a' is there twice in one object"):
+        parsed(write_json(text.replace("},\n", "}\n") if name == "items.jsonl" else f"[{text}]", name))
+
+
+def test_a_key_twice_in_a_small_file_is_an_error(write_json: WriteJson) -> None:
+    with pytest.raises(DataError, match=r"items\.json: the key '7' is there twice in one object"):
+        read_json(write_json('{"7": [1], "8": [2], "7": [3]}'), dict[str, list[int]])
+
+
+@pytest.mark.parametrize("name", ["items.json", "items.jsonl"])
 def test_an_item_that_is_no_object_is_refused(write_json: WriteJson, name: str) -> None:
     with pytest.raises(DataError, match=rf"{name} item 1: must be an object .*got \[1, 2\]"):
         parsed(write_json([{"a": 1}, [1, 2]], name))
