@@ -15,7 +15,7 @@ from elip.atomic import remove_stale_parts, replacing
 from elip.data.opening import file_status
 from elip.errors import DataError
 
-_FORMAT = "2"  # part of every file's name: change it with what the files hold
+_FORMAT = "3"  # part of every file's name: change it with what the files hold
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,9 @@ def cached_file(
 ) -> Path:
     """Return the file with this suffix that belongs to the present content of `source`.
 
-    The content is told by path, size and time of change. Processes that ask at the same time wait for the one that
-    makes the file, which appears only when it is complete. One that is damaged all the same is made once more.
+    The content is told by path, size and times of change, of which one cannot be set by hand. Processes that ask at the
+    same time wait for the one that makes the file, which appears only when it is complete. One that is damaged all the
+    same is made once more.
 
     Args:
         source: the file it is made from.
@@ -44,7 +45,7 @@ def cached_file(
         DataError: there is no `source`, the folder cannot be written, or what was made is damaged at once.
     """
     status = file_status(source)
-    content = f"{_FORMAT} {source.resolve()} {status.st_size} {status.st_mtime_ns}"
+    content = f"{_FORMAT} {source.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     target = cache_folder() / (sha256(content.encode(errors="surrogateescape")).hexdigest()[:24] + suffix)
     try:
         if _damage(target, check) is not None:

@@ -36,9 +36,9 @@ from elip.data.datasets import (
     sample_rng,
 )
 from elip.data.encoding import decode_text
-from elip.data.fields import FieldCheck
+from elip.data.fields import FieldCheck, refuse_repeated_keys
 from elip.data.images import ImageFolder
-from elip.data.opening import file_status, missing_file
+from elip.data.opening import missing_file
 from elip.data.tar_samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, PassedOver, RawSample, read_shard
 from elip.data.tokenizer import PlacedText
 from elip.data.transforms import TrainTransform
@@ -95,7 +95,7 @@ def refuse_shards(paths: Sequence[str], key: str) -> None:
 
 
 def find_shards(patterns: Sequence[str]) -> list[Path]:
-    """Return the tar files that paths and patterns name, sorted, each once.
+    """Return the tar files that paths and patterns name, sorted, each once however often and variously it is named.
 
     Args:
         patterns: paths, with `{000..127}` for numbers of as many digits as the first one has, and * ? [] as in a shell.
@@ -103,13 +103,16 @@ def find_shards(patterns: Sequence[str]) -> list[Path]:
     Raises:
         DataError: a path or pattern names no file.
     """
-    shards: set[Path] = set()
+    named: set[Path] = set()
     for pattern in chain.from_iterable(map(_numbered, patterns)):
         found = glob.glob(pattern)
         if not found:
             raise DataError(f"{pattern}: {missing_file(Path(pattern))}")
-        shards.update(map(Path, found))
-    return sorted(shards)
+        named.update(map(Path, found))
+    shards: dict[Path, Path] = {}
+    for path in sorted(named):
+        shards.setdefault(path.resolve(), path)
+    return list(shards.values())
 
 
 def _numbered(pattern: str) -> list[str]:
@@ -129,11 +132,13 @@ class ShardContents(BaseModel):
 
     Args:
         samples: how many there are.
+        sha256: of the names and files of all samples, in their order.
         passed_over: members that belong to none, by the reason.
         examples: the first of them.
     """
 
     samples: int
+    sha256: str
     passed_over: dict[str, int]
     examples: dict[str, str]
 
@@ -141,7 +146,7 @@ class ShardContents(BaseModel):
 def count_samples(shards: Sequence[Path]) -> int:
     """Return the number of samples in all shards; each shard is read for it only once (see `elip.data.cache`).
 
-    What was passed over is logged.
+    What was passed over is logged, and shards that hold the same.
 
     Raises:
         DataError: a shard is missing, or made in a way that loses samples; see `read_shard`.
@@ -150,6 +155,7 @@ def count_samples(shards: Sequence[Path]) -> int:
     for one in contents:
         for reason, number in one.passed_over.items():
             passed_over.add(reason, one.examples[reason], number)
+    _warn_of_copies(shards, contents)
     if passed_over.counts:
         logger.warning("shards: files that belong to no sample are passed over: %s", passed_over)
     return sum(one.samples for one in contents)
@@ -159,15 +165,38 @@ def contents_of(shard: Path) -> ShardContents:
     """Return what is in a shard."""
 
     def make(file: BinaryIO) -> None:
-        passed_over = PassedOver()
-        samples = sum(1 for _ in read_shard(shard, passed_over))
-        contents = ShardContents(samples=samples, passed_over=passed_over.counts, examples=passed_over.examples)
+        passed_over, digest, samples = PassedOver(), sha256(), 0
+        for raw in read_shard(shard, passed_over):
+            samples += 1
+            _add_sample(digest, raw)
+        contents = ShardContents(
+            samples=samples,
+            sha256=digest.hexdigest(),
+            passed_over=passed_over.counts,
+            examples=passed_over.examples,
+        )
         file.write(contents.model_dump_json().encode())
 
     def read(path: Path) -> ShardContents:
         return ShardContents.model_validate_json(path.read_bytes())
 
     return read(cached_file(shard, ".contents", make, read))
+
+
+def _add_sample(digest: Any, raw: RawSample) -> None:
+    for extension, content in raw.files.items():
+        name = f"{raw.key}.{extension}".encode(errors="surrogateescape")
+        digest.update(b"%d %d " % (len(name), len(content)))  # so that nothing can move over from one to the next
+        digest.update(name)
+        digest.update(content)
+
+
+def _warn_of_copies(shards: Sequence[Path], contents: Sequence[ShardContents]) -> None:
+    first: dict[str, Path] = {}
+    for shard, one in zip(shards, contents, strict=True):
+        other = first.setdefault(one.sha256, shard)
+        if other != shard and one.samples:
+            logger.warning("shards: %s holds the same samples as %s, each of which counts twice", shard, other)
 
 
 class ShardStream(IterableDataset[Sample]):
@@ -235,7 +264,7 @@ class ShardStream(IterableDataset[Sample]):
         return self.num_batches * self.batch_size
 
     def fingerprint(self) -> list[dict[str, Any]]:
-        """Return what tells the shards, in their order: file, count of samples, sha256 of name, size and count."""
+        """Return what tells the content of the shards, in their order: file, count of samples, sha256 of them."""
         return [_fingerprint(shard) for shard in self.shards]
 
     def start(self, epoch: int, consumed: int = 0) -> None:
@@ -307,9 +336,9 @@ def _read_shards(shards: Sequence[Path]) -> Iterator[RawSample]:
 
 
 def _fingerprint(shard: Path) -> dict[str, Any]:
-    count = contents_of(shard).samples
-    told = f"{shard.name} {file_status(shard).st_size} {count}"
-    return {"file": str(shard), "count": count, "sha256": sha256(told.encode(errors="surrogateescape")).hexdigest()}
+    contents = contents_of(shard)
+    # Not `sha256`, under which checkpoints of earlier versions keep a hash of name and size.
+    return {"file": str(shard), "count": contents.samples, "samples_sha256": contents.sha256}
 
 
 class _ShuffleBuffer:
@@ -369,5 +398,8 @@ def _caption(raw: RawSample) -> str | list[str]:
             return decode_text(raw.files["txt"])
     if "json" in raw.files:
         with located("file .json"):
-            return _CAPTION_FILE.parse(decode_text(raw.files["json"]))["caption"]
+            text = decode_text(raw.files["json"])
+            caption = _CAPTION_FILE.parse(text)["caption"]
+            refuse_repeated_keys(text)
+            return caption
     raise DataError(f"no caption (.{', .'.join(TEXT_EXTENSIONS)}) beside .{', .'.join(raw.files)}")

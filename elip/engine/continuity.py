@@ -22,7 +22,7 @@ def data_record(dataset: Dataset, loader: TrainLoader, config: RunConfig, split:
 
     Args:
         dataset: may have a method `fingerprint` that returns a dict for each of its files, in order: `file`, `count`
-            of its items and `sha256` of them.
+            of its items and `sha256` of them (or another key that ends so).
         loader: of it.
         split: what is evaluated during training.
     """
@@ -129,7 +129,7 @@ def _check_files(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
                 f"data.train: {new['file']} has {new['count']} items, but {_earlier(old, new)} had {old['count']} when "
                 f"{path} was written, so the order of the data would not go on. {way_out}"
             )
-        if old["sha256"] != new["sha256"]:
+        if any(old.get(key, value) != value for key, value in new.items() if key.endswith("sha256")):
             logger.warning(
                 f"data.train: {new['file']} holds other items than {_earlier(old, new)} did when {path} was written "
                 f"(as many, {new['count']}); training goes on with what it holds now"

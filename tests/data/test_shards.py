@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -363,15 +365,75 @@ def test_a_damaged_count_is_made_once_more(shards: list[Path], cache: Path, dama
     assert count_samples(shards) == 32
 
 
-def test_the_fingerprint_tells_shards_by_name_size_and_count(
-    shards: list[Path], write_shard: Callable[..., Path]
-) -> None:
+def test_the_fingerprint_tells_shards_by_their_content(shards: list[Path], write_shard: Callable[..., Path]) -> None:
     before = stream_of(shards).fingerprint()
     assert [one["file"] for one in before] == [str(shard) for shard in shards]
     assert [one["count"] for one in before] == [4] * 8
-    assert len({one["sha256"] for one in before}) == 8
+    assert len({one["samples_sha256"] for one in before}) == 8
     assert stream_of(shards).fingerprint() == before
     write_shard({k: v for i in range(5) for k, v in pair(i).items()}, shards[3].name)
     after = stream_of(shards).fingerprint()
     assert [one == other for one, other in zip(before, after, strict=True)] == [True] * 3 + [False] + [True] * 4
     assert after[3]["count"] == 5
+
+
+@pytest.mark.parametrize("changed", ["0004.png", "0004.txt"])
+def test_an_edit_that_keeps_size_and_time_changes_the_fingerprint(
+    shards: list[Path], write_shard: Callable[..., Path], changed: str
+) -> None:
+    before, status = stream_of(shards).fingerprint(), shards[1].stat()
+    files = {k: v for i in range(4, 8) for k, v in pair(i).items()}
+    files[changed] = bytes(reversed(files[changed])) if changed.endswith("txt") else picture(99)
+    write_shard(files, shards[1].name)
+    os.utime(shards[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert shards[1].stat().st_size == status.st_size
+    after = stream_of(shards).fingerprint()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False] + [True] * 6
+    assert [one["count"] for one in after] == [4] * 8
+
+
+def test_exchanged_shards_change_the_fingerprint(shards: list[Path], tmp_path: Path) -> None:
+    before = stream_of(shards).fingerprint()
+    for shard in shards:
+        os.utime(shard, ns=(0, 0))
+    swapped = stream_of(shards).fingerprint()
+    assert swapped == before
+    shards[0].rename(tmp_path / "other")
+    shards[1].rename(shards[0])
+    (tmp_path / "other").rename(shards[1])
+    after = stream_of(shards).fingerprint()
+    assert [one["samples_sha256"] for one in after[:2]] == [one["samples_sha256"] for one in (before[1], before[0])]
+
+
+def test_a_shard_under_several_spellings_counts_once(
+    shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "linked.tar").symlink_to(shards[0])
+    (tmp_path / "folder").symlink_to(tmp_path)
+    spellings = ["shard-0.tar", "./shard-0.tar", str(shards[0]), "linked.tar", "folder/shard-0.tar", "*.tar"]
+    found = find_shards(spellings)
+    assert sorted(path.resolve() for path in found) == shards
+    assert find_shards(spellings[::-1]) == found
+
+
+def test_copies_of_a_shard_are_warned_of(shards: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert count_samples(shards) == 32
+    assert not caplog.records
+    (tmp_path / "z.tar").write_bytes(shards[2].read_bytes())
+    assert count_samples([*shards, tmp_path / "z.tar"]) == 36
+    assert f"{tmp_path / 'z.tar'} holds the same samples as {shards[2]}" in caplog.text
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_key_twice_in_a_caption_file_is_an_error(write_shard: Callable[..., Path], allowed: bool) -> None:
+    files = {**pair(0), "a.png": picture(1), "a.json": b'{"caption": "a dog", "caption": "a cat"}'}
+    stream = stream_of([write_shard(files)], skip_broken=allowed, batch_size=1)
+    message = r"sample 'a': file \.json: the key 'caption' is there twice in one object"
+    if allowed:
+        samples = list(stream)
+        assert {sample["caption"] for sample in samples} == {"caption 0"}
+        assert any(re.search(message, text) for sample in samples for text in sample["skipped"])
+        return
+    with pytest.raises(DataError, match=message):
+        list(stream)
