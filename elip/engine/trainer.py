@@ -15,7 +15,7 @@ from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, on_first_rank, rank, share
 from elip.engine import checkpoint
 from elip.engine.broken import BrokenSamples
-from elip.engine.continuity import check_data, data_record, tell_schedule, workers_of
+from elip.engine.continuity import check_data, check_vocabulary, data_record, tell_schedule, workers_of
 from elip.engine.evaluator import EvaluationStopped, evaluate
 from elip.engine.loader import TrainLoader
 from elip.engine.optim import LearningRate, build_optimizer, load_optimizer_state, optimizer_state
@@ -23,7 +23,6 @@ from elip.engine.results import IN_TRAINING, write_result, write_sheets
 from elip.engine.run_log import RunLog
 from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
-from elip.errors import CheckpointError
 from elip.rng import rng_state, set_rng_state
 from elip.task import Batch, EvalResult, Progress, Task
 from elip.weights import run_folder
@@ -67,7 +66,9 @@ class Trainer:
         self._rate = LearningRate(self._optimizer, config.optim, train.epochs, per_epoch, self._total_steps)
         self._runner = StepRunner(task, self._optimizer, train, run)
         self._broken = BrokenSamples(config.data.max_broken_ratio, self._loader.num_samples, per_epoch)
-        self._data = data_record(self._dataset, self._loader, config, next(iter(task.eval_splits()), None))
+        split = next(iter(task.eval_splits()), None)
+        self._data = data_record(self._dataset, self._loader, config, split, task.data_files())
+        self._vocabulary = task.vocabulary()
         self._step = 0
         self._evaluated: Evaluation | None = None
         self._best: Evaluation | None = None
@@ -135,14 +136,13 @@ class Trainer:
         on_first_rank(lambda: self._task.inspect_training_data(self._dataset))
 
     def _resume(self, path: Path) -> None:
-        contents = run_folder.load(path)
-        if "optimizer" not in contents:
-            raise CheckpointError(f"{path} holds weights only, nothing to go on with. Start from them with --init.")
+        contents = checkpoint.load_whole(path)
         load_all(self._task, contents["model"], path)
         self._check_same_run(contents, path)
         load_optimizer_state(self._optimizer, contents["optimizer"], path)
         if contents["scaler"]:
-            self._runner.scaler.load_state_dict(contents["scaler"])
+            with checkpoint.restoring(path, "loss scale"):
+                self._runner.scaler.load_state_dict(contents["scaler"])
         self._step = contents["step"]
         tell_schedule(contents, self._step, self._total_steps, self._rate.apply(self._step), path)
         self._evaluated, self._best = contents["evaluated"], contents["best"]
@@ -151,7 +151,8 @@ class Trainer:
         on_first_rank(self._set_aside_later)
         on_first_rank(lambda: self._bring_best(path.parent / run_folder.BEST))
         self._forget_lost_best()
-        set_rng_state(contents["rng"][rank()])
+        with checkpoint.restoring(path, "random state"):
+            set_rng_state(contents["rng"][rank()])
         logger.info(f"going on from {path}, after step {self._step} of {self._total_steps}")
 
     def _set_aside_later(self) -> None:
@@ -177,6 +178,7 @@ class Trainer:
 
     def _check_same_run(self, contents: dict[str, Any], path: Path) -> None:
         """Refuse what would change the order of the data, and name whatever else differs."""
+        check_vocabulary(contents, self._vocabulary, path)
         check_data(contents, self._data, path)
         workers = workers_of(contents)
         if self._loader.is_stream and max(1, workers) != max(1, self._loader.num_workers):
@@ -242,7 +244,7 @@ class Trainer:
     def _keep_if_best(self) -> None:
         assert self._evaluated is not None
         score = self._evaluated["metrics"].get(self._task.headline, -math.inf)  # none where the truth is not known
-        best = self._best["metrics"][self._task.headline] if self._best else -math.inf
+        best = self._best["metrics"].get(self._task.headline, -math.inf) if self._best else -math.inf
         if score > best:
             self._best = self._evaluated
             self._write_checkpoint(self._run.output_dir / run_folder.BEST)
@@ -267,6 +269,7 @@ class Trainer:
             "total_steps": self._total_steps,
             "next_lr": self._rate.apply(self._step),
             "data": self._data,
+            "vocabulary": self._vocabulary,
             "rng": gather_objects(rng_state()),
             "skipped": self._broken.count,
             "evaluated": self._evaluated,

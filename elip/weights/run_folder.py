@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from elip.errors import CheckpointError
+from torch import Tensor
+
+from elip.errors import CheckpointError, shorten
 from elip.weights.reading import DamagedError, read_pickled
 
 BEST = "best.pt"
@@ -65,6 +68,15 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is not a checkpoint of this toolkit. To start from the weights of another one, use --init."
         )
+    step, model = contents["step"], contents["model"]
+    if type(step) is not int or step < 0:
+        raise odd(path, "step", step, "the number of steps done")
+    if not isinstance(contents["config"], Mapping):
+        raise odd(path, "config", contents["config"], "the config of the run")
+    if not isinstance(model, Mapping) or not all(
+        isinstance(n, str) and isinstance(t, Tensor) for n, t in model.items()
+    ):
+        raise odd(path, "model", model, "tensors by name")
     return contents
 
 
@@ -79,6 +91,14 @@ def read(path: Path) -> dict[str, Any]:
         return read_pickled(path)
     except DamagedError as error:
         raise DamagedError(f"{error}{_way_out(path)}") from error
+
+
+def odd(path: Path, key: str, value: Any, expected: str) -> DamagedError:
+    """Return the error for an entry of a checkpoint that is not as runs write it."""
+    return DamagedError(
+        f"{path} is no whole checkpoint: its entry {key!r} should be {expected}, but is {shorten(value)}."
+        f"{_way_out(path)}"
+    )
 
 
 def _way_out(path: Path) -> str:

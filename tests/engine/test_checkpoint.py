@@ -120,3 +120,56 @@ def test_a_checkpoint_knows_the_config_of_its_run(tmp_path: Path) -> None:
 def test_changes_name_the_keys() -> None:
     before, now = {"a": {"b": 1, "c": [2]}, "d": 4}, {"a": {"b": 1, "c": [3]}, "e": 5}
     assert checkpoint.changes(before, now) == ["a.c was [2], is [3]", "d was 4, is None", "e was None, is 5"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run has written into its checkpoint."""
+    _, outcome = train(stub_config(tmp_path_factory.mktemp("whole"), max_steps=2))
+    return run_folder.load(outcome["checkpoint"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": "2"}, "its entry 'step' should be the number of steps done, but is '2'"),
+        ({"step": -1}, "its entry 'step' should be the number of steps done, but is -1"),
+        ({"step": 10**9}, "its entry 'step' should be one of the 2 steps of its run, but is 1000000000"),
+        ({"config": {}}, "its entry 'config' should be the config of the run"),
+        ({"config": None}, "its entry 'config' should be the config of the run"),
+        ({"config": {"data": {"num_workers": 0}, 3: 4}}, "its entry 'config' should be the config of the run"),
+        ({"model": {3: torch.zeros(1)}}, "its entry 'model' should be tensors by name"),
+        ({"model": {"a": 3}}, "its entry 'model' should be tensors by name"),
+        ({"optimizer": None}, "its entry 'optimizer' should be the optimiser's moments, but is None"),
+        ({"optimizer": {}}, "lacks the optimiser's moments of 6 of 6 trained parameters"),
+        ({"scaler": {"scale": 1.0}}, "its loss scale cannot be put back"),
+        ({"scaler": 3}, "its entry 'scaler' should be the state of the loss scale"),
+        ({"rng": []}, "its entry 'rng' should be the random state of each process"),
+        ({"rng": [{}]}, "its entry 'rng' should be the random state of each process"),
+        ({"rng": [dict.fromkeys(("python", "numpy", "torch", "cuda"), 3)]}, "its random state cannot be put back"),
+        ({"data": None}, "its entry 'data' should be a record of the data"),
+        ({"data": {"train": [{}]}}, "its entry 'data' should be a record of the data"),
+        ({"best": "y"}, "its entry 'best' should be an evaluation, or none, but is 'y'"),
+        ({"evaluated": {"step": 2}}, "its entry 'evaluated' should be an evaluation, or none"),
+        ({"steps_per_epoch": 0}, "its entry 'steps_per_epoch' should be a number of steps"),
+        ({"next_lr": "low"}, "its entry 'next_lr' should be a learning rate"),
+        ({"skipped": None}, "its entry 'skipped' should be a number of samples"),
+    ],
+    ids=repr,
+)
+def test_a_checkpoint_with_odd_entries_is_refused_by_their_names(
+    change: dict[str, Any], message: str, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint.save(run_folder.path_at(tmp_path, 2), {**whole, **change})
+    precision = "fp16" if "scale" in str(change) else "fp32"
+    with pytest.raises(CheckpointError, match=rf"checkpoint-00000002\.pt.*{message}"):
+        train(stub_config(tmp_path, precision=precision), resume=True)
+
+
+@pytest.mark.parametrize("key", ["scaler", "rng", "best", "evaluated", "skipped", "steps_per_epoch", "optimizer"])
+def test_a_checkpoint_without_an_entry_that_runs_need_is_refused(
+    key: str, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    checkpoint.save(run_folder.path_at(tmp_path, 2), {name: entry for name, entry in whole.items() if name != key})
+    with pytest.raises(CheckpointError, match=rf"lacks the entry '{key}'|holds weights only, nothing to go on with"):
+        train(stub_config(tmp_path), resume=True)
