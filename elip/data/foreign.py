@@ -21,6 +21,7 @@ from typing_extensions import get_type_hints, is_typeddict
 
 from elip.data.conversion import Rows, advice, conversion, is_column, is_picture
 from elip.data.encoding import not_utf8, wide_encoding
+from elip.data.first_bytes import kind_by_first_bytes
 from elip.data.opening import open_file
 from elip.errors import DataError, shorten
 from elip.mistakes import describe
@@ -34,25 +35,6 @@ _LINES_COMPARED = 20
 _NAMES_SHOWN = 12
 _PACKED: Mapping[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ\0": lzma}
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma")
-_NO_WAY = {
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first (zstd -d FILE)",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it first",
-    b"Rar!": "a RAR archive; unpack it first",
-    b"\xd0\xcf\x11\xe0": "an old Excel or Word file; save it as CSV in UTF-8 and give that, and the way on is shown",
-    b"\x89HDF\r\n": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
-    b"SQLite format 3\0": "an SQLite data base",
-    b"MATLAB ": "a MATLAB file",
-    b"%PDF": "a PDF",
-    b"\xff\xd8\xff": "a picture (JPEG)",
-    b"\x89PNG": "a picture (PNG)",
-    b"GIF8": "a picture (GIF)",
-    b"version https://git-lfs": "a Git LFS pointer, not the file that it stands for; fetch that (git lfs pull)",
-    b"<!doctype": "a web page, as a failed download leaves behind",
-    b"<html": "a web page, as a failed download leaves behind",
-    b"<?xml": "XML, as a failed download leaves behind",
-}
-"""What is told by first bytes alone, in whatever case, and is not converted by a few lines."""
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\((dp|lp)\d*\r?\n")
 _TEXT_CONTROLS = frozenset(b"\t\n\v\f\r\x1b")
 _DELIMITERS = {
@@ -125,10 +107,8 @@ def _by_first_bytes(path: Path, head: bytes) -> Foreign | None:
         return Foreign(
             "a tar archive", None, " Shards, to pre-train on, must be named *.tar; other archives be unpacked."
         )
-    start = head[: 1 << 10].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for magic, kind in _NO_WAY.items():
-        if start.startswith(magic.lower()):
-            return Foreign(kind)
+    if (kind := kind_by_first_bytes(head)) is not None:
+        return Foreign(kind)
     if wide_encoding(head):
         raise not_utf8(path)
     if any(byte < ord(" ") and byte not in _TEXT_CONTROLS for byte in head):

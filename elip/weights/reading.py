@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from elip.errors import CheckpointError
+from elip.data.first_bytes import kind_by_first_bytes
+from elip.errors import CheckpointError, shorten
 
 SAFETENSORS = ".safetensors"
 CHECKSUM = "sha256"
@@ -23,6 +24,9 @@ CHECKSUM = "sha256"
 
 _ZIP = b"PK\x03\x04"
 _FOLDER = 0x10  # mark of a folder, of which torch's reader gives no bytes, whatever its size
+_PICKLE = b"\x80"
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
+_HEAD_BYTES = 1 << 12
 _CHUNK = 1 << 20
 _LISTED = 4
 _QUANTISED = (torch.int8, *(getattr(torch, name) for name in dir(torch) if name.startswith("float8_")))
@@ -54,13 +58,19 @@ def read_pickled(path: Path) -> dict[str, Any]:
     """
     require_regular(path)
     try:
+        head = _head(path)
+        _refuse_foreign(path, head)
         check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
-    except DamagedError:
+    except CheckpointError:
         raise
     except Exception as error:  # nothing of the file was run: whatever it is, the file cannot be read
+        if not head.startswith((_ZIP, _PICKLE)) and head.isascii() and head.strip(b"\0"):
+            raise DamagedError(
+                f"{path} is cut short or damaged, or no file of weights but text: it begins {shorten(_line(head), 40)}."
+            ) from error
         if isinstance(error, UnpicklingError) and "Unsupported" in str(error):
             raise CheckpointError(
                 f"{path} holds Python objects beside tensors and plain values, and reading those could run any code. "
@@ -81,6 +91,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     require_regular(path)
     try:
+        _refuse_foreign(path, _head(path), as_safetensors=True)
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -108,6 +119,43 @@ def require_regular(path: Path) -> None:
         raise CheckpointError(f"{path} is a folder. Name the file of weights in it.")
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{path} is no file of weights, but a {_kind(mode)}.")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def _line(head: bytes) -> str:
+    return head.strip().split(b"\n")[0].decode(errors="replace").strip()
+
+
+def _refuse_foreign(path: Path, head: bytes, as_safetensors: bool = False) -> None:
+    """Raise an error for a file whose first bytes say that it is something else.
+
+    Raises:
+        CheckpointError: the message says what it is.
+    """
+    kind = _foreign_kind(head, as_safetensors)
+    if kind is not None:
+        raise CheckpointError(f"{path} is no file of weights: this is {kind}.")
+
+
+def _foreign_kind(head: bytes, as_safetensors: bool) -> str | None:
+    if (kind := kind_by_first_bytes(head)) is not None:
+        return kind
+    for magic, name in _PACKED.items():
+        if head.startswith(magic):
+            return f"compressed with {name}; unpack it first"
+    if head[257:262] == b"ustar":
+        return "a tar archive; unpack it, and name the file of weights in it"
+    if head.lstrip()[:1] in (b"{", b"["):
+        return f"JSON or other text, which begins {shorten(_line(head), 40)}"
+    if as_safetensors and head.startswith((_ZIP, _PICKLE + b"\x02")):
+        return f"written by torch.save; let its name end in .pt instead of {SAFETENSORS}"
+    if not as_safetensors and head[8:10] == b'{"' and head[4:8] == bytes(4):
+        return f"in the form of safetensors; let its name end in {SAFETENSORS}"
+    return None
 
 
 def require_plain(tensors: Mapping[str, Tensor], source: str) -> None:

@@ -1,5 +1,6 @@
 """Files of weights: what is damaged is refused by name, and what is no file is not opened."""
 
+import gzip
 import os
 import random
 import stat
@@ -147,3 +148,45 @@ def test_a_device_is_named_and_not_read() -> None:
     assert stat.S_ISCHR(os.stat("/dev/zero").st_mode)
     with pytest.raises(CheckpointError, match="/dev/zero is no file of weights, but a device"):
         read_pickled(Path("/dev/zero"))
+
+
+FOREIGN = {
+    b'{"architectures": ["BertModel"]}': "JSON or other text, which begins '{\"architectures",
+    b"[1, 2]": "JSON or other text, which begins",
+    b"<!DOCTYPE html><html>404</html>": "a web page, as a failed download leaves behind",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n": "a Git LFS pointer, not the file .*git lfs pull",
+    gzip.compress(b"x"): "compressed with gzip; unpack it first",
+}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("content", FOREIGN, ids=FOREIGN.values())
+def test_what_is_no_file_of_weights_is_told_by_its_content(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{path} is no file of weights: this is {FOREIGN[content]}") as failure:
+        read_tensors(path)
+    assert "weights_only" not in str(failure.value)
+
+
+@pytest.mark.parametrize("text", ["model:\n  vision: null\n", "hello", "cls sep\n"])
+def test_text_is_told_by_its_first_line_and_nobody_is_sent_to_unsafe_loading(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.pt"
+    path.write_text(text)
+    with pytest.raises(
+        CheckpointError, match=rf"or no file of weights but text: it begins '{text.split()[0]}"
+    ) as failure:
+        read_tensors(path)
+    assert "weights_only" not in str(failure.value)
+
+
+def test_a_file_by_the_name_of_another_kind_is_told(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "a.safetensors")
+    save_file(TENSORS, tmp_path / "b.safetensors")
+    (tmp_path / "b.safetensors").rename(tmp_path / "b.pt")
+    for name, message in (
+        ("a.safetensors", r"written by torch\.save; let its name end in \.pt"),
+        ("b.pt", r"in the form of safetensors; let its name end in \.safetensors"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            read_tensors(tmp_path / name)
