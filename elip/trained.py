@@ -20,6 +20,7 @@ from elip.registry import TASKS
 from elip.task.alignment import AlignmentTask
 from elip.task.preflight import without_weights
 from elip.task.vision_language import VisionLanguageTask
+from elip.task.vocabulary import warn_of_other_vocabulary
 from elip.weights import run_folder
 from elip.weights.files import read_weights
 from elip.weights.fitting import load_all
@@ -60,6 +61,7 @@ def load_task(
     if not isinstance(task, VisionLanguageTask):
         raise ElipError(f"{path}: task {config.task.name!r} has no encoders of images and texts to use.")
     load_all(task, weights.state, path)
+    warn_of_other_vocabulary(task, weights)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return TrainedTask(task.to(device), path)

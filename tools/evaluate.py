@@ -17,6 +17,7 @@ from elip.engine.runtime import start_run
 from elip.errors import CheckpointError, ConfigError
 from elip.registry import TASKS
 from elip.task.preflight import SPLITS, check_run, without_weights
+from elip.task.vocabulary import warn_of_other_vocabulary
 from elip.weights import run_folder
 from elip.weights.files import Weights, read_weights
 from elip.weights.fitting import load_all
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             report = start_from(task, weights, config.model.init_allow, complete=True)
             logger.info("%s", report)
+        warn_of_other_vocabulary(task, weights)
         split = choose_split(args.split, list(task.eval_splits()))
         cost = EvaluationCost(task)
         result = evaluate(task.to(run.device), split, config, run)

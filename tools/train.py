@@ -18,6 +18,7 @@ from elip.engine.trainer import Trainer
 from elip.errors import ConfigError
 from elip.registry import REDUCERS, TASKS
 from elip.task.preflight import check_run, without_weights
+from elip.task.vocabulary import warn_of_other_vocabulary
 from elip.weights.files import read_weights
 from elip.weights.warm_start import start_from
 from tools.cli import user_errors
@@ -106,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = TASKS.build(config.task.name, built)
         if weights is not None:
             logger.info("%s", start_from(task, weights, config.model.init_allow))
+            warn_of_other_vocabulary(task, weights)
             del weights
         task = task.to(run.device)
         costs = RunningCost(task).figures, EvaluationCost(task).figures

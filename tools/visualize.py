@@ -19,6 +19,7 @@ from elip.registry import TASKS
 from elip.sheets import Example, examples_sheet, kept_patches_sheet
 from elip.task import Task
 from elip.task.vision_language import VisionLanguageTask
+from elip.task.vocabulary import warn_of_other_vocabulary
 from elip.weights import run_folder
 from elip.weights.files import read_weights
 from elip.weights.fitting import load_all
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = choose_config(weights, None, with_plugins(args.overrides, args.plugins))
     task = TASKS.build(config.task.name, config)
     load_all(task, weights.state, path)
+    warn_of_other_vocabulary(task, weights)
     sheet = draw(task.eval(), args.pair, args.heat)
     write_sheet(sheet, args.out)
     print(f"{len(args.pair)} pictures are in {args.out}")

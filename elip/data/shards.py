@@ -38,7 +38,7 @@ from elip.data.datasets import (
 from elip.data.encoding import decode_text
 from elip.data.fields import FieldCheck, refuse_repeated_keys
 from elip.data.images import ImageFolder
-from elip.data.opening import missing_file
+from elip.data.opening import file_status, missing_file
 from elip.data.tar_samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, PassedOver, RawSample, read_shard
 from elip.data.tokenizer import PlacedText
 from elip.data.transforms import TrainTransform
@@ -264,7 +264,10 @@ class ShardStream(IterableDataset[Sample]):
         return self.num_batches * self.batch_size
 
     def fingerprint(self) -> list[dict[str, Any]]:
-        """Return what tells the content of the shards, in their order: file, count of samples, sha256 of them."""
+        """Return what tells the content of the shards, in their order: file, and count of samples.
+
+        With `sha256` of name (which random choices depend on), size and count, and `samples_sha256` of the samples.
+        """
         return [_fingerprint(shard) for shard in self.shards]
 
     def start(self, epoch: int, consumed: int = 0) -> None:
@@ -337,8 +340,9 @@ def _read_shards(shards: Sequence[Path]) -> Iterator[RawSample]:
 
 def _fingerprint(shard: Path) -> dict[str, Any]:
     contents = contents_of(shard)
-    # Not `sha256`, under which checkpoints of earlier versions keep a hash of name and size.
-    return {"file": str(shard), "count": contents.samples, "samples_sha256": contents.sha256}
+    told = f"{shard.name} {file_status(shard).st_size} {contents.samples}"  # all that earlier versions kept
+    digest = sha256(told.encode(errors="surrogateescape")).hexdigest()
+    return {"file": str(shard), "count": contents.samples, "sha256": digest, "samples_sha256": contents.sha256}
 
 
 class _ShuffleBuffer:

@@ -1,8 +1,10 @@
 """Texts as WordPiece ids, `[CLS]` before them and no final `[SEP]`; and how much of them a vocabulary knows."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TEXTS_AT_ONCE = 500
+_PROBE = (
+    "a A \u00e9 \u00c9 \u72d7\u72ac a-a a\u0301\tA"
+"""What rules on letter case, accents, Chinese characters, hyphens and white space differ in."""
+)
 
 
 class TextBatch(NamedTuple):
@@ -86,6 +92,12 @@ class Tokenizer:
     def tokens(self, text: str) -> list[str]:
         """Return the tokens of a text as the vocabulary spells them, `[UNK]` where it has none."""
         return self._wordpiece.tokenize(text)
+
+    def fingerprint(self) -> str:
+        """Return a hash that differs where ids mean other words, or texts are parted into them by other rules."""
+        ids = self._wordpiece.get_vocab()
+        facts = [sorted(ids, key=lambda token: ids[token]), self._pieces([_PROBE])]
+        return sha256(json.dumps(facts).encode()).hexdigest()
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:

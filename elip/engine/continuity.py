@@ -17,16 +17,19 @@ from elip.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 
-def data_record(dataset: Dataset, loader: TrainLoader, config: RunConfig, split: str | None) -> dict[str, Any]:
+def data_record(
+    dataset: Dataset, loader: TrainLoader, config: RunConfig, split: str | None, others: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return what the order of the training data depends on, and fingerprints of the files, as plain values.
 
     Args:
         dataset: may have a method `fingerprint` that returns a dict for each of its files, in order: `file`, `count`
-            of its items and `sha256` of them (or another key that ends so).
+            of its items and `sha256` of them, and perhaps more keys that end so.
         loader: of it.
         split: what is evaluated during training.
+        others: files that an evaluation reads beside those of the split.
     """
-    evaluated = [Path(name) for name in (getattr(config.data, split, ()) if split else ())]
+    evaluated = [Path(name) for name in ([*getattr(config.data, split, ()), *others] if split else [])]
     return {
         "processes": world_size(),
         "steps_per_epoch": loader.steps_per_epoch,
@@ -63,6 +66,24 @@ def check_data(contents: Mapping[str, Any], now: Mapping[str, Any], path: Path) 
                 f"{file['file']} has changed since {path} was written: scores from here on do not compare with the "
                 "earlier ones, and the best checkpoint is chosen among both"
             )
+
+
+def check_vocabulary(contents: Mapping[str, Any], now: str | None, path: Path) -> None:
+    """Refuse to go on under another vocabulary than a checkpoint's.
+
+    Args:
+        contents: of the checkpoint; those of earlier versions do not tell.
+        now: what tells this run's, see `Task.vocabulary`.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it is another one.
+    """
+    if contents.get("vocabulary", now) != now:
+        raise CheckpointError(
+            f"model.text.tokenizer: the vocabulary is not the one that {path} was trained with, so its ids mean other "
+            "words (or texts are parted into words by other rules). Put that one back, or start a new run with --init."
+        )
 
 
 def workers_of(contents: Mapping[str, Any]) -> int:

@@ -193,6 +193,20 @@ class Task(nn.Module, Generic[ConfigT]):
             dataset: what `train_dataset` gave.
         """
 
+    def data_files(self) -> Sequence[str]:
+        """Return the files that an evaluation reads beside those that `data:` lists; by default none.
+
+        A checkpoint keeps what was in them, and a run that goes on with others says so.
+        """
+        return ()
+
+    def vocabulary(self) -> str | None:
+        """Return what tells the vocabulary that texts are read by, None if there is none.
+
+        A checkpoint keeps it: under another vocabulary the weights of words are those of other words.
+        """
+        return None
+
     def on_step_start(self) -> None:
         """Update state that follows the parameters (momentum copies). Called once per optimiser step, before its
         forward passes; never in evaluation."""

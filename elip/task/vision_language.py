@@ -100,6 +100,9 @@ class VisionLanguageTask(Task[ConfigT]):
         """The tokenizer that the config names; not needed to build the model."""
         return load_tokenizer(self.config.model.text.tokenizer, self.model.albef.text_encoder.bert_config.vocab_size)
 
+    def vocabulary(self) -> str:
+        return self.tokenizer.fingerprint()
+
     def inspect_training_data(self, dataset: Dataset) -> None:
         """Log which share of the words to train on the vocabulary knows, and warn where it lacks too many."""
         if not isinstance(dataset, HoldsTexts):

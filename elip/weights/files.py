@@ -24,7 +24,9 @@ Form = Literal["elip", "albef"]
 """Whose names tensors carry: ours, or those of the published checkpoints."""
 PLAIN = "key 'model'"
 _RUN = ("config", "step", "epoch")
-"""What a checkpoint of ours says of its run, beside what only going on with it needs."""
+"""What every checkpoint of ours says of its run, beside what only going on with it needs."""
+_TOLD = (*_RUN, "vocabulary")
+"""With what those of earlier versions do not say."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Weights:
         form: whose names the file has.
         state: the tensors under our names, as a task has them.
         derived: published names of tensors that only repeat others, and are not in `state`.
-        run: config, step and epoch of our run that they are from, if the file tells.
+        run: config, step, epoch and vocabulary of our run that they are from, as far as the file tells.
         left_out: other entries of the file.
         undone: wrappings around the weights that were undone, in words; the key `model`, which is usual, goes unsaid.
     """
@@ -69,8 +71,8 @@ def read_weights(path: Path) -> Weights:
     packed = unwrap(contents, path, num_known)
     state, others = packed.state, packed.beside
     of_run = others if _is_run(others) else others["elip"] if _is_run(others.get("elip")) else {}
-    run = {key: of_run[key] for key in _RUN if key in of_run}
-    left_out = tuple(key for key in others if key != "elip" and not (of_run is others and key in _RUN))
+    run = {key: of_run[key] for key in _TOLD if key in of_run}
+    left_out = tuple(key for key in others if key != "elip" and not (of_run is others and key in _TOLD))
     undone = packed.undone[1:] if packed.undone[:1] == (PLAIN,) else packed.undone
     if of_run is others or any(name.startswith(MODEL) for name in state):
         return Weights(path, "elip", state, run=run, left_out=left_out, undone=undone)

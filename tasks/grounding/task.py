@@ -3,6 +3,7 @@
 RefCOCO+ (Yu et al., ECCV 2016), weakly supervised as in ALBEF (Li et al., NeurIPS 2021, section 5).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -80,6 +81,10 @@ class Grounding(PairFinetuningTask[GroundingConfig]):
                 raise ConfigError(f"task.{name}: grounding needs this file to evaluate; give task.{name}=FILE.")
         annotations = load_annotations(getattr(data, split), GroundingEvalItem)
         return grounding_set(annotations, RefData(**files), self.images, self.eval_transform, data.max_words)
+
+    def data_files(self) -> Sequence[str]:
+        settings = self.settings
+        return [file for file in (settings.refs, settings.instances, settings.detections) if file is not None]
 
     def locate(self, batch: Batch) -> Tensor:
         """Return where the texts of a batch are in their images, [B, rows, columns] of patches."""

@@ -4,7 +4,7 @@ Antol et al., "VQA", ICCV 2015; Goyal et al., CVPR 2017 (VQAv2); answered as in 
 section 5): by ranking candidate answers, or in free words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -206,6 +206,10 @@ class Vqa(VisionLanguageTask[VqaConfig]):
             return [dict(zip(*one, strict=True)) for one in zip(texts, score, strict=True)]
         written, likelihood = self._write(question, batch)
         return [{text: score} for text, score in zip(self.tokenizer.decode(written), likelihood.tolist(), strict=True)]
+
+    def data_files(self) -> Sequence[str]:
+        settings = self.settings
+        return [settings.answer_list] if settings.inference == "rank" and settings.answer_list else []
 
     @cached_property
     def candidates(self) -> list[str]:

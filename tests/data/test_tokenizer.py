@@ -1,5 +1,6 @@
 """Tokenising, and what a vocabulary knows of texts."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -67,6 +68,23 @@ def test_special_ids_and_size_are_those_of_the_vocabulary(tokenizer: Tokenizer) 
 
 def test_an_unknown_word_is_unk(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode(["zebra"]).ids.tolist() == [[CLS, UNK]]
+
+
+def test_the_fingerprint_tells_words_their_order_and_the_rules(vocabulary: Path, tmp_path: Path) -> None:
+    words = vocabulary.read_text().splitlines()
+    same = Tokenizer.load(vocabulary).fingerprint()
+    assert Tokenizer.load(vocabulary.parent).fingerprint() == same
+    others = {same}
+    for name, changed, settings in (
+        ("words", [*words[:-1], "zebra"], {}),
+        ("order", [*words[:-2], words[-1], words[-2]], {}),
+        ("rules", words, {"do_lower_case": False}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vocab.txt").write_text("\n".join(changed))
+        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(settings))
+        others.add(Tokenizer.load(tmp_path / name).fingerprint())
+    assert len(others) == 4
 
 
 def test_a_tokenizer_can_go_to_another_process(tokenizer: Tokenizer) -> None:
