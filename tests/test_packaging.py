@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGES = ("elip", "reducers", "tasks", "tools", "configs")
 METADATA = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
-NEEDED = {"torch", "torchvision", "timm", "transformers", "fvcore", "einops", "tensorboard", "ruamel.yaml", "pydantic"}
+NEEDED = {"torch", "torchvision", "timm", "transformers", "einops", "tensorboard", "ruamel.yaml", "pydantic"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from elip.efficiency.tables import Table, as_markdown, as_text
+from elip.efficiency.report import Table, as_markdown, as_text
 from elip.engine.results import IN_TRAINING
 from elip.errors import ConfigError, ElipError
 from tools.cli import STDOUT, user_errors, write

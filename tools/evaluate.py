@@ -10,7 +10,7 @@ from elip.config import config_from_dict, load_config
 from elip.config.schema import RunConfig
 from elip.config.sources import read_overrides
 from elip.distributed import on_first_rank
-from elip.efficiency.evaluation import EvaluationCost, describe_cost
+from elip.efficiency.run_cost import EvaluationCost, describe_cost
 from elip.engine.evaluator import evaluate
 from elip.engine.results import write_result, write_sheets
 from elip.engine.runtime import start_run

@@ -11,12 +11,29 @@ from pathlib import Path
 from elip.config import load_config
 from elip.config.schema import ReducerConfig
 from elip.data.images import ImageFolder
-from elip.efficiency.costed import BASELINE, PlainVit, Subject, TaskModel, within_budget
-from elip.efficiency.pictures import Pictures, find_pictures
-from elip.efficiency.properties import measure_properties
-from elip.efficiency.report import Record, Row, label, to_csv, to_json, to_record
-from elip.efficiency.tables import LEGEND, Table, as_markdown, as_text, tables
-from elip.efficiency.vision_cost import NOISE_IMAGES
+from elip.efficiency.costed import (
+    BASELINE,
+    CostedModel,
+    Pictures,
+    PlainVit,
+    TaskModel,
+    find_pictures,
+    within_budget,
+)
+from elip.efficiency.report import (
+    LEGEND,
+    Record,
+    Row,
+    Table,
+    as_markdown,
+    as_text,
+    label,
+    tables,
+    to_csv,
+    to_json,
+    to_record,
+)
+from elip.efficiency.vision_cost import NOISE_IMAGES, measure_properties
 from elip.errors import ConfigError, ElipError
 from elip.registry import REDUCERS, load_plugins
 from elip.task.preflight import without_weights
@@ -91,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     check_args(args)
     load_plugins(args.plugins)
-    report = Report(subject_of(args), args)
+    report = Report(model_of(args), args)
     records = report.records()
     if args.json:
         write(args.json, to_json(records), "--json")
@@ -130,7 +147,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise ConfigError("only one of --json, --csv and --markdown can go to standard output.")
 
 
-def subject_of(args: argparse.Namespace) -> Subject:
+def model_of(args: argparse.Namespace) -> CostedModel:
     """Return the model to cost reducers in."""
     if args.vit:
         args.folder = ImageFolder(args.image_root) if args.image_root else None
@@ -146,12 +163,12 @@ class Report:
     """Costs of the reducers asked for, in one model.
 
     Args:
-        subject: the model.
+        model: that reducers are costed in.
         args: of the command line.
     """
 
-    def __init__(self, subject: Subject, args: argparse.Namespace) -> None:
-        self._subject, self._args = subject, args
+    def __init__(self, model: CostedModel, args: argparse.Namespace) -> None:
+        self._model, self._args = model, args
         self._left_out: list[str] = []
 
     def records(self) -> list[Record]:
@@ -162,7 +179,7 @@ class Report:
                 names = [name for name in REDUCERS.names() if name != BASELINE]
                 records += [record for name in (BASELINE, *names) for record in self._if_it_fits(name)]
             else:
-                reducers = self._subject.own if asked is None else [self._subject.parse(asked)]
+                reducers = self._model.own if asked is None else [self._model.parse(asked)]
                 records += [self._measured(reducer) for reducer in reducers]
         return records
 
@@ -171,7 +188,7 @@ class Report:
         for record in records:
             if record["reducer"] == BASELINE:
                 return records, record
-        baseline = self._measured(self._subject.parse(BASELINE))
+        baseline = self._measured(self._model.parse(BASELINE))
         return [baseline, *records], baseline
 
     def notes(self, records: Sequence[Record], baseline: Record) -> list[str]:
@@ -195,7 +212,7 @@ class Report:
     def _if_it_fits(self, name: str) -> list[Record]:
         """Return the record of a reducer that nobody named; none, and a note, if it does not fit this model."""
         try:
-            return [self._measured(self._subject.parse(name))]
+            return [self._measured(self._model.parse(name))]
         except ElipError as error:
             self._left_out.append(f"{name} is left out: {error}")
             return []
@@ -204,19 +221,19 @@ class Report:
         """Return what is known of one reducer; whoever waits at a terminal is told what is being done."""
         if sys.stderr.isatty():
             print(f"counting {label(reducer)} ...", file=sys.stderr)
-        subject, name = self._subject, label(reducer)
+        model, name = self._model, label(reducer)
         images, target = self._images, self._args.target_gmacs
         if target is not None and reducer.name != BASELINE:
-            reducer = within_budget(subject, reducer, target, images)
-        properties = measure_properties(*subject.encoder_with(reducer)) if self._args.properties else None
-        return to_record(Row(reducer, subject.cost(reducer, images), properties, name))
+            reducer = within_budget(model, reducer, target, images)
+        properties = model.measure(reducer, measure_properties) if self._args.properties else None
+        return to_record(Row(reducer, model.cost(reducer, images), properties, name))
 
     @cached_property
     def _images(self) -> Pictures | None:
         args = self._args
         if not args.data:
             return None
-        return find_pictures(args.data, args.folder, args.images, self._subject.transform)
+        return find_pictures(args.data, args.folder, args.images, self._model.transform)
 
     def _source_of_images(self) -> str:
         args = self._args

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from elip.config import load_config
 from elip.config.describe import help_on, listing, shipped_configs
-from elip.efficiency.evaluation import EvaluationCost
-from elip.efficiency.run_cost import RunningCost
+from elip.efficiency.run_cost import EvaluationCost, RunningCost
 from elip.engine import checkpoint
 from elip.engine.runtime import start_run
 from elip.engine.trainer import Trainer

@@ -1,4 +1,7 @@
-"""Time as a ratio: everything that is compared runs in turn, in one process, so that what disturbs one disturbs all."""
+"""Memory that training takes beyond its parameters; and time, as a ratio.
+
+Everything whose time is compared runs in turn, in one process, so that what disturbs one disturbs all.
+"""
 
 import platform
 import time
@@ -7,6 +10,47 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
+from torch import Tensor, nn
+
+
+def saved_bytes(forward: Callable[[], object], model: nn.Module) -> int:
+    """Return the bytes that a forward pass keeps for its backward pass, exactly.
+
+    Tensors that share memory count once, and those that share it with parameters or buffers not at all.
+
+    Args:
+        forward: runs the pass.
+        model: whose parameters and buffers it uses.
+    """
+    # A storage is known by its handle, because one on the meta device has no address.
+    own = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps their handles from being given out again
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def peak_cuda_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int | None:
+    """Return the most memory allocated during a forward and a backward pass of a model on CUDA; None elsewhere.
+
+    Args:
+        forward: runs the pass and returns the loss.
+        model: whose parameters get gradients, which are thrown away.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    device = parameters[0].device
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    torch.autograd.grad(forward(), parameters, allow_unused=True)
+    return torch.cuda.max_memory_allocated(device)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,97 @@
-"""What an image costs in a run that is going on, for its log."""
+"""What an image costs in a run: in training as it goes on, and in evaluations, which may keep more tokens."""
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from inspect import signature
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
-from elip.efficiency.passes import unreduced
-from elip.efficiency.replay import IMAGES, EncoderCall, watch_encoders
+from elip.efficiency.count import count_macs
+from elip.efficiency.passes import encoders_of, to_device_of, unreduced, without_values
+from elip.efficiency.report import label
 from elip.efficiency.task_cost import train_step_macs
 from elip.efficiency.vision_cost import adaptive
+from elip.models.momentum import MomentumTwins
+from elip.models.vision import VisionEncoder
+from elip.reduction.guide import Guide
+from elip.reduction.reducer import TokenReducer
+from elip.reduction.walk import BlockTokens, VisionOutput
 from elip.task import Task
+from elip.undisturbed import undisturbed
 
 logger = logging.getLogger(__name__)
+IMAGES = 4
+"""Images of a batch to take the mean over where costs differ between images."""
+
+
+class EncoderCall(NamedTuple):
+    """A pass of an image encoder: what it was called with, of its first images, and the tokens in it.
+
+    Args:
+        encoder: that ran.
+        training: whether it was in training mode.
+        image, reducer, guide: of the call.
+        blocks: tokens in each block.
+    """
+
+    encoder: VisionEncoder
+    training: bool
+    image: Tensor
+    reducer: TokenReducer | None
+    guide: Guide
+    blocks: list[BlockTokens]
+
+    def gmacs(self, images: int) -> float:
+        """Return the GMACs of the same pass over one image, the mean over the first `images` of them."""
+        return fmean(self._macs(slice(first, first + 1)) for first in range(min(images, len(self.image)))) / 1e9
+
+    def dense_gmacs(self) -> float:
+        """Return the GMACs of the same pass over one image with all tokens kept."""
+        return self._replace(reducer=None).gmacs(images=1)
+
+    def _macs(self, one: slice) -> int:
+        model = nn.ModuleList([self.encoder, *([] if self.reducer is None else [self.reducer])])
+
+        def part(tensor: Tensor) -> Tensor:
+            return to_device_of(model, tensor[one])
+
+        def run() -> int:
+            with undisturbed(model, training=self.training), torch.no_grad():
+                works = count_macs(model, lambda: self.encoder(part(self.image), self.reducer, self.guide.map(part)))
+            return sum(works.values())
+
+        return without_values(model, run)
+
+
+def watch_encoders(model: nn.Module, remember: Callable[[EncoderCall], None], wanted: Callable[..., bool]) -> None:
+    """Hand every later pass of the image encoders, those of momentum copies left out, to `remember`.
+
+    Args:
+        model: that has them.
+        remember: is given a pass after it ran.
+        wanted: from an encoder to whether its present pass is to be remembered.
+    """
+
+    def hook(encoder: VisionEncoder, args: tuple[Any, ...], options: dict[str, Any], output: VisionOutput) -> None:
+        if wanted(encoder):
+            given = signature(VisionEncoder.forward).bind(encoder, *args, **options).arguments
+            guide = (given.get("guide") or Guide()).map(_of_first_images)
+            image, reducer = _of_first_images(given["image"]), given.get("reducer")
+            remember(EncoderCall(encoder, encoder.training, image, reducer, guide, output.blocks))
+
+    twins = {id(copy) for part in model.modules() if isinstance(part, MomentumTwins) for copy in encoders_of(part)}
+    for encoder in encoders_of(model):
+        if id(encoder) not in twins:
+            encoder.register_forward_hook(hook, with_kwargs=True)
+
+
+def _of_first_images(tensor: Tensor) -> Tensor:
+    """Return a tensor [B, ...] for a few images, in a memory of its own."""
+    tensor = tensor[:IMAGES].detach().clone()
+    return tensor.float() if tensor.is_floating_point() else tensor  # a half of mixed precision
 
 
 class RunningCost:
@@ -75,3 +154,69 @@ def _step_figures(task: Task) -> dict[str, float]:
     with unreduced(task):
         dense = train_step_macs(task)
     return {"gmacs/train_step": reduced / 1e9, "gmacs/train_step_ratio": reduced / dense}
+
+
+class EvaluationCost:
+    """The reducer that was in force in an evaluation, and what it made of the cost of an image.
+
+    The first pass of an image encoder in evaluation mode stands for all of an evaluation; drawing comes later. So a
+    reducer that needs a text shows as what it does where images are encoded alone: it keeps all tokens.
+
+    Args:
+        task: its forward passes are watched from now on.
+    """
+
+    def __init__(self, task: Task) -> None:
+        evaluation, training = task.config.eval.reducer, task.config.reducer
+        self._reducer = label(training if evaluation is None else evaluation)
+        self._call: EncoderCall | None = None
+        watch_encoders(task, self._remember, lambda encoder: self._call is None and not encoder.training)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what the evaluation since the last time has cost.
+
+        Returns:
+            `reducer`, the one in force, "none" where all tokens are kept; `note`, why it is not the config's, or None;
+            `vision_gmacs` of the image encoder, one image, forward, and `vision_gmacs_dense` of the same with all
+            tokens, None where they cannot be counted. Empty if no image was encoded.
+        """
+        call, self._call = self._call, None
+        if call is None:
+            return {}
+        note = self._why_dense(call)
+        gmacs = self._count(call)
+        self._call = None  # counting is a pass, too
+        return {"reducer": "none" if note else self._reducer, "note": note, **gmacs}
+
+    def _why_dense(self, call: EncoderCall) -> str | None:
+        reducer = call.reducer
+        if self._reducer == "none":
+            return None
+        if reducer is None:
+            return "images are encoded without a reducer"
+        if reducer.requires_text and call.guide.text is None:
+            return f"{self._reducer.split()[0]} needs a text, and images are encoded without one: all tokens are kept"
+        return None
+
+    def _count(self, call: EncoderCall) -> dict[str, float | None]:
+        try:
+            reduced = call.gmacs(IMAGES if adaptive(call.blocks) else 1)
+            return {"vision_gmacs": reduced, "vision_gmacs_dense": call.dense_gmacs()}
+        except Exception as error:  # as in a run's log: a figure is not worth an evaluation
+            logger.warning(f"GMACs are not recorded, because counting failed: {type(error).__name__}: {error}")
+            return {"vision_gmacs": None, "vision_gmacs_dense": None}
+
+    def _remember(self, call: EncoderCall) -> None:
+        self._call = call
+
+
+def describe_cost(figures: Mapping[str, Any]) -> str:
+    """Return in words what `EvaluationCost.figures` gave."""
+    if "reducer" not in figures:
+        return "no image was encoded, so there is no cost to tell"
+    note = f" ({figures['note']})" if figures["note"] else ""
+    said = f"reducer in this evaluation: {figures['reducer']}{note}"
+    gmacs, dense = figures["vision_gmacs"], figures["vision_gmacs_dense"]
+    if gmacs is None:
+        return f"{said}; its cost could not be counted"
+    return f"{said}; image encoder: {gmacs:.4g} GMACs an image, {gmacs / dense:.2f} of all tokens kept"

@@ -1,18 +1,17 @@
 """What a whole task costs, part by part: one inference, and one training step."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from elip.efficiency.count import Work, count_macs
-from elip.efficiency.memory import peak_cuda_bytes, saved_bytes
-from elip.efficiency.parts import PassCost, by_part
-from elip.efficiency.passes import device_of, encoders_of
+from elip.efficiency.count import count_macs
+from elip.efficiency.parts import PassCost, Work, by_part
+from elip.efficiency.passes import encoders_of, to_device_of, without_values
+from elip.efficiency.resources import peak_cuda_bytes, saved_bytes
 from elip.efficiency.vision_cost import NOISE_IMAGES, BlockTrace, Pass, Spread, adaptive, mean_trace, token_trace
 from elip.models.momentum import MomentumTwins
 from elip.reduction.walk import BlockTokens, VisionOutput
@@ -63,29 +62,29 @@ def task_cost(task: Task, images: Sequence[Tensor] | None = None) -> TaskCost:
         task: on any device; it is left as it was.
         images: [3, H, W] each, to take the mean over where the reducer keeps different numbers of tokens in different
             images: one by one in inference, in batches in training. None for noise. All others are counted once.
+
+    Raises:
+        ElipError: there is work whose cost, or whose part of the model, is not known.
     """
-    with undisturbed(task, training=False), torch.no_grad():
-        batches = [task.example_batch(BATCH_SIZE)]
-        inferences, per_inference = [_count_inference(task, batches[0])], BATCH_SIZE
-        if adaptive(inferences[0].blocks):
-            images = task.example_batch(NOISE_IMAGES)["image"] if images is None else images
-            inferences, per_inference = [_count_inference(task, _showing(task, [image])) for image in images], 1
-            starts = range(0, len(images), BATCH_SIZE)
-            batches = [_showing(task, [images[(i + k) % len(images)] for k in range(BATCH_SIZE)]) for i in starts]
-    with undisturbed(task, training=True):
-        steps = [_measure_step(task, batch) for batch in batches]
-    twins = [module for module in task.modules() if isinstance(module, MomentumTwins)]
-    trained = sum((step.works for step in steps), Counter[Work]())
-    each = [by_part(one.works, task, per_inference) for one in inferences]
+    inferred = without_values(task, lambda: _infer(task, images))
+    steps = without_values(task, lambda: [_train(task, batch) for batch in inferred.batches])
+    memory = steps
+    if next(task.parameters()).is_cuda:  # counted on the meta device, and kept by the kernels of another one
+        memory = [_train(task, batch) for batch in inferred.batches]
+    trained, trained_images = sum((step.works for step in steps), Counter[Work]()), BATCH_SIZE * len(steps)
+    each = [by_part(one.works, inferred.images) for one in inferred.passes]
+    works = sum((one.works for one in inferred.passes), Counter[Work]())
     return TaskCost(
-        inference=by_part(sum((one.works for one in inferences), Counter()), task, per_inference * len(inferences)),
-        train_forward=by_part(trained, task, BATCH_SIZE * len(steps), teacher=bool(twins)),
-        train_step=_with_backward(trained) / (BATCH_SIZE * len(steps)),
-        tokens=mean_trace([token_trace(one.blocks) for one in inferences]),
+        inference=by_part(works, inferred.images * len(inferred.passes)),
+        train_forward=by_part(trained, trained_images),
+        train_step=_with_backward(trained) / trained_images,
+        tokens=mean_trace([token_trace(one.blocks) for one in inferred.passes]),
         parameters=sum(p.numel() for _, p in task.parameters_to_optimise()),
-        momentum_parameters=sum(p.numel() for twin in twins for p in twin.parameters()),
-        saved_bytes=sum(step.saved for step in steps) / (BATCH_SIZE * len(steps)),
-        peak_cuda_bytes=max((step.peak for step in steps if step.peak is not None), default=None),
+        momentum_parameters=sum(
+            p.numel() for twins in task.modules() if isinstance(twins, MomentumTwins) for p in twins.parameters()
+        ),
+        saved_bytes=sum(step.saved for step in memory) / trained_images,
+        peak_cuda_bytes=max((step.peak for step in memory if step.peak is not None), default=None),
         batch_size=BATCH_SIZE,
         spread=Spread.of([parts.vision_total for parts in each]),
     )
@@ -97,28 +96,35 @@ def train_step_macs(task: Task) -> float:
     Args:
         task: on any device; it is left as it was.
     """
-    with undisturbed(task, training=True):
-        return _with_backward(_training_step(task, task.example_batch(BATCH_SIZE)).count()) / BATCH_SIZE
+
+    def count() -> Counter[Work]:
+        with undisturbed(task, training=True):
+            batch = task.example_batch(BATCH_SIZE)
+            return count_macs(task, lambda: _loss(task, batch))
+
+    return _with_backward(without_values(task, count)) / BATCH_SIZE
 
 
-class _Call(nn.Module):
-    """One way to call a task, as a module that takes tensors only."""
+class _Inferred(NamedTuple):
+    """Inferences that were counted, how many images each has, and batches to train on that stand for them."""
 
-    def __init__(self, task: Task, batch: Batch, run: Callable[[Batch], Tensor]) -> None:
-        super().__init__()
-        self.task = task
-        self._run = run
-        self._rest = {name: value for name, value in batch.items() if not isinstance(value, Tensor)}
-        tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
-        self._names = list(tensors)
-        self.inputs = tuple(tensor.to(device_of(task)) for tensor in tensors.values())
+    passes: list[Pass]
+    images: int
+    batches: list[Batch]
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return self._run({**self._rest, **dict(zip(self._names, tensors, strict=True))})
 
-    def count(self) -> Counter[Work]:
-        """Return the MACs of one such call."""
-        return count_macs(self, self.inputs)
+def _infer(task: Task, images: Sequence[Tensor] | None) -> _Inferred:
+    """Return one inference that stands for all, or one for each image where they differ."""
+    with undisturbed(task, training=False), torch.no_grad():
+        batch = task.example_batch(BATCH_SIZE)
+        first = _count_inference(task, batch)
+        if not adaptive(first.blocks):
+            return _Inferred([first], BATCH_SIZE, [batch])
+        images = task.example_batch(NOISE_IMAGES)["image"] if images is None else images
+        passes = [_count_inference(task, _showing(task, [image])) for image in images]
+        starts = range(0, len(images), BATCH_SIZE)
+        pairs = [[images[(i + k) % len(images)] for k in range(BATCH_SIZE)] for i in starts]
+        return _Inferred(passes, 1, [_showing(task, pair) for pair in pairs])
 
 
 class _Step(NamedTuple):
@@ -129,17 +135,20 @@ class _Step(NamedTuple):
     peak: int | None
 
 
-def _measure_step(task: Task, batch: Batch) -> _Step:
-    step = _training_step(task, batch)
-    run = partial(step, *step.inputs)
-    return _Step(step.count(), saved_bytes(run, task), peak_cuda_bytes(run, task, device_of(task)))
+def _train(task: Task, batch: Batch) -> _Step:
+    works: Counter[Work] = Counter()
+
+    def forward() -> None:
+        works.update(count_macs(task, lambda: _loss(task, batch)))
+
+    with undisturbed(task, training=True):
+        saved = saved_bytes(forward, task)
+        return _Step(works, saved, peak_cuda_bytes(lambda: _loss(task, batch), task))
 
 
-def _training_step(task: Task, batch: Batch) -> _Call:
-    def loss(batch: Batch) -> Tensor:
-        return task.total_loss(task.training_step(batch, _AT_THE_END).losses)
-
-    return _Call(task, batch, loss)
+def _loss(task: Task, batch: Batch) -> Tensor:
+    """Return what a training step on a batch minimises, with schedules at their end."""
+    return task.total_loss(task.training_step(_on_device_of(task, batch), _AT_THE_END).losses)
 
 
 def _with_backward(works: Counter[Work]) -> int:
@@ -155,10 +164,14 @@ def _count_inference(task: Task, batch: Batch) -> Pass:
 
     hooks = [encoder.register_forward_hook(remember) for encoder in encoders_of(task)]
     try:
-        return Pass(_Call(task, batch, task).count(), blocks)
+        return Pass(count_macs(task, lambda: task(_on_device_of(task, batch))), blocks)
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _on_device_of(task: Task, batch: Batch) -> Batch:
+    return {name: to_device_of(task, value) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 def _showing(task: Task, images: Sequence[Tensor]) -> Batch:

@@ -1,4 +1,4 @@
-"""What an image costs in a ViT under a token reducer."""
+"""What an image costs in a ViT under a token reducer, and what else tells reducers apart, measured and not declared."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,8 +10,10 @@ import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
-from elip.efficiency.count import Work, count_macs
-from elip.efficiency.passes import device_of
+from elip.efficiency.count import count_macs
+from elip.efficiency.parts import Work
+from elip.efficiency.passes import NoValuesError, to_device_of, without_values
+from elip.efficiency.resources import saved_bytes
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, Watch, text_of_cls
 from elip.reduction.reducer import TokenReducer
@@ -102,14 +104,11 @@ def vision_cost(
             images; None for noise. All others are counted once.
     """
     model = Classifier(encoder, reducer)
-    with undisturbed(model, training=False), torch.no_grad():
-        passes = [model.count(model.example())]
-        if adaptive(passes[0].blocks):
-            passes = [model.count(model.example(image)) for image in images or model.noise(NOISE_IMAGES)]
+    passes = without_values(model, lambda: _count(model, images))
     works = sum((one.works for one in passes), Counter[Work]())
     return VisionCost(
         total=sum(works.values()) / len(passes),
-        look_ahead=sum(macs for work, macs in works.items() if work.looked_ahead) / len(passes),
+        look_ahead=sum(macs for work, macs in works.items() if work.part == "look_ahead") / len(passes),
         norm=sum(macs for work, macs in works.items() if work.kind == "norm") / len(passes),
         tokens=mean_trace([token_trace(one.blocks) for one in passes]),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -117,9 +116,25 @@ def vision_cost(
     )
 
 
+def _count(model: "Classifier", images: Sequence[Tensor] | None) -> list[Pass]:
+    """Return one pass that stands for all, or one for each image where they differ."""
+    with undisturbed(model, training=False), torch.no_grad():
+        first = model.count(model.example())
+        if not adaptive(first.blocks):
+            return [first]
+        return [model.count(model.example(image)) for image in images or model.noise(NOISE_IMAGES)]
+
+
 def adaptive(blocks: Iterable[BlockTokens]) -> bool:
-    """Return whether the numbers of tokens in a pass differ from image to image."""
-    return any(block.per_image is not None for block in blocks)
+    """Return whether the numbers of tokens in a pass differ from image to image.
+
+    Raises:
+        NoValuesError: they do, and the images have no values.
+    """
+    counts = [block.per_image for block in blocks if block.per_image is not None]
+    if any(count.is_meta for count in counts):
+        raise NoValuesError("how many tokens are kept depends on what is in the images")
+    return bool(counts)
 
 
 def token_trace(blocks: Iterable[BlockTokens]) -> list[BlockTrace]:
@@ -137,6 +152,50 @@ def mean_trace(traces: Sequence[list[BlockTrace]]) -> list[BlockTrace]:
         BlockTrace(fmean(block.attention for block in blocks), fmean(block.mlp for block in blocks))
         for blocks in zip(*traces, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What a reducer is like in a ViT.
+
+    Args:
+        added_parameters: its own, beside the encoder's.
+        drops_in_training: whether fewer tokens leave the last block in training, too, and not only in inference.
+        saved_bytes: kept for the backward pass of encoder and reducer, per image, in single precision.
+        has_source: whether it is known of each patch which token it lives in.
+    """
+
+    added_parameters: int
+    drops_in_training: bool
+    saved_bytes: float
+    has_source: bool
+
+
+def measure_properties(encoder: VisionEncoder, reducer: TokenReducer) -> Properties:
+    """Return what the reducer is like in that encoder, once training's schedules are at their end.
+
+    Args:
+        encoder: with random weights or others.
+        reducer: made for that encoder. One that needs a text gets a made-up text [CLS].
+    """
+    model = Classifier(encoder, reducer)
+    return without_values(model, lambda: _measure(model))
+
+
+def _measure(model: "Classifier") -> Properties:
+    batch_size, encoder = 2, model.encoder
+    with undisturbed(model, training=False), torch.no_grad():
+        inputs = tuple(torch.cat([tensor] * batch_size) for tensor in model.example())
+        has_source = model.encode(*inputs, source=True).tokens.source is not None
+    with undisturbed(model, training=True):
+        saved = saved_bytes(lambda: model.loss(*inputs), model)
+    whole = encoder.num_prefix_tokens + encoder.grid[0] * encoder.grid[1]
+    return Properties(
+        added_parameters=sum(p.numel() for p in model.reducer.parameters()),
+        drops_in_training=model.blocks[-1].mlp < whole,
+        saved_bytes=saved / batch_size,
+        has_source=has_source,
+    )
 
 
 class Classifier(nn.Module):
@@ -165,16 +224,16 @@ class Classifier(nn.Module):
 
     def count(self, inputs: tuple[Tensor, ...]) -> Pass:
         """Return one pass, counted."""
-        return Pass(count_macs(self, inputs), self.blocks)
+        return Pass(count_macs(self, lambda: self(*inputs)), self.blocks)
 
     def noise(self, count: int) -> Tensor:
         """Return pictures of noise, [count, 3, H, W]."""
         patches = cast(PatchEmbed, self.encoder.patch_embed)
-        return torch.randn(count, patches.proj.in_channels, *patches.img_size, device=device_of(self.encoder))
+        return to_device_of(self.encoder, torch.randn(count, patches.proj.in_channels, *patches.img_size))
 
     def example(self, image: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return a batch of one image, or of noise, and a text [CLS] where the reducer needs one."""
-        batch = self.noise(1) if image is None else image.unsqueeze(0).to(device_of(self.encoder))
+        batch = self.noise(1) if image is None else to_device_of(self.encoder, image.unsqueeze(0))
         if self.reducer is None or not self.reducer.requires_text:
             return (batch,)
-        return batch, torch.randn(1, self.encoder.width, device=batch.device)
+        return batch, to_device_of(self.encoder, torch.randn(1, self.encoder.width))

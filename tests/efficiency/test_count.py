@@ -1,5 +1,7 @@
 """Counting MACs: operators, agreement of three independent counts, and what cannot be counted."""
 
+import ctypes
+from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
@@ -11,27 +13,22 @@ from torch.nn import functional as F
 
 from elip.efficiency.count import count_macs
 from elip.efficiency.operators import FREE_OPS, MATRIX_OPS, register_handler
+from elip.efficiency.parts import Work
 from elip.efficiency.vision_cost import VisionCost, vision_cost
 from elip.errors import ElipError
 from elip.models.vision import VisionEncoder
 from elip.reduction.reducer import TokenReducer
-from tests.efficiency.counts import look_ahead_macs, torch_macs, vit_macs
+from tests.efficiency.counts import fvcore_macs, look_ahead_macs, torch_macs, vit_macs
 from tests.efficiency.models import Classifier, Peek, make_encoder, make_reducer
 
 
-class Function(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
-
-
 def total(function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> int:
-    return sum(count_macs(Function(function), tuple(torch.rand(shape) for shape in shapes)).values())
+    inputs = [torch.rand(shape) for shape in shapes]
+    return sum(count_macs(nn.Module(), lambda: function(*inputs)).values())
+
+
+def count_call(module: nn.Module, x: Tensor) -> Counter[Work]:
+    return count_macs(module, lambda: module(x))
 
 
 def matrix_macs(cost: VisionCost) -> int:
@@ -80,9 +77,22 @@ def test_elementwise_work_reductions_and_movement_are_free() -> None:
 
 def test_normalisation_costs_five_an_element_and_is_kept_apart() -> None:
     plain, scaled = nn.LayerNorm(4, elementwise_affine=False), nn.LayerNorm(4)
-    works = count_macs(nn.Sequential(plain, scaled), (torch.rand(3, 4),))
+    works = count_call(nn.Sequential(plain, scaled), torch.rand(3, 4))
     assert {work.kind for work in works} == {"norm"}
     assert sum(works.values()) == 3 * 4 * (4 + 5)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_all_normalisations_cost_the_same_whatever_they_are_made_of(scaled: bool) -> None:
+    layers = [
+        nn.GroupNorm(2, 4, affine=scaled),
+        nn.BatchNorm1d(4, affine=scaled),
+        nn.InstanceNorm1d(4, affine=scaled),
+        nn.RMSNorm(8, elementwise_affine=scaled),
+    ]
+    for layer in layers:
+        works = count_call(layer, torch.rand(2, 4, 8))
+        assert [(work.kind, macs) for work, macs in works.items()] == [("norm", 2 * 4 * 8 * (5 if scaled else 4))]
 
 
 def test_work_whose_result_is_not_used_is_counted() -> None:
@@ -104,9 +114,7 @@ def test_work_is_counted_where_it_happens_and_told_from_what_has_no_gradient() -
                 fixed = self.frozen(x)
             return self.trained(x).sum() + fixed.sum()
 
-    works = {
-        work.scopes[-1]: (macs, work.has_gradient) for work, macs in count_macs(Half(), (torch.rand(1, 2, 1),)).items()
-    }
+    works = {work.path: (macs, work.has_gradient) for work, macs in count_call(Half(), torch.rand(1, 2, 1)).items()}
     assert works == {"trained": (6, True), "frozen.0": (10, False)}
 
 
@@ -124,9 +132,9 @@ def test_an_operator_that_no_handler_knows_is_an_error_that_names_it_and_its_mod
             return self.layers[1](x)
 
     with pytest.raises(
-        ElipError, match=r"operator aten::linalg_inv has no handler: .* layers\.1 \(Inverse\).*register"
+        ElipError, match=r"operator aten::linalg_inv_ex has no handler: .* layers\.1 \(Inverse\).*register"
     ):
-        count_macs(Model(), (torch.eye(2),))
+        count_call(Model(), torch.eye(2))
 
 
 class Double(torch.autograd.Function):
@@ -139,9 +147,53 @@ class Double(torch.autograd.Function):
         return grad
 
 
-def test_an_autograd_function_is_not_passed_over() -> None:
-    with pytest.raises(ElipError, match=r"operator prim::PythonOp\.Double has no handler"):
-        total(Double.apply, (2, 2))
+class FromElsewhere(torch.autograd.Function):
+    """Has a kernel that is no operator of torch's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        ctypes.memset(out.data_ptr(), 0, out.numel() * out.element_size())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class Reversed(torch.autograd.Function):
+    """Turns the gradient round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return -grad
+
+
+def test_an_autograd_function_costs_what_it_runs_with_the_gradient_of_its_inputs() -> None:
+    assert total(Double.apply, (2, 2)) == 8
+    assert total(Reversed.apply, (2, 2)) == 0
+    for requires_grad, enabled in ((False, True), (True, True), (True, False)):
+        x = torch.rand(2, 2, requires_grad=requires_grad)
+        with torch.set_grad_enabled(enabled):
+            (work,) = count_macs(nn.Module(), lambda x=x: Double.apply(x))
+        assert work.has_gradient == (requires_grad and enabled)
+
+
+def test_an_autograd_function_with_a_kernel_from_elsewhere_is_not_passed_over() -> None:
+    with pytest.raises(ElipError, match=r"operator autograd::FromElsewhere has no handler"):
+        total(FromElsewhere.apply, (2, 2))
+
+
+def test_operators_that_come_whole_in_inference_mode_are_counted_too() -> None:
+    @torch.inference_mode()
+    def work(x: Tensor, weight: Tensor) -> Tensor:
+        return F.layer_norm(F.linear(torch.einsum("ab,bc->ac", x, x), weight), (4,))
+
+    assert total(work, (3, 3), (4, 3)) == 27 + 36 + 3 * 4 * 4
 
 
 @pytest.fixture
@@ -156,14 +208,26 @@ def tables_restored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("tables_restored")
 def test_a_handler_of_ones_own_is_used_until_the_operator_is_made_free() -> None:
-    register_handler("prim::PythonOp.Double", lambda inputs, outputs: prod(outputs[0]) * inputs[0][-1])
-    assert total(Double.apply, (2, 2)) == 8
-    register_handler("prim::PythonOp.Double", None)
-    assert total(Double.apply, (2, 2)) == 0
+    for function in (FromElsewhere, Double):
+        register_handler(f"autograd::{function.__name__}", lambda inputs, outputs: prod(outputs[0]) * inputs[0][-1] + 1)
+        assert total(function.apply, (2, 2)) == 9
+        register_handler(f"autograd::{function.__name__}", None)
+        assert total(function.apply, (2, 2)) == 0
+
+
+@pytest.mark.usefixtures("tables_restored")
+def test_an_operator_of_a_library_needs_a_handler() -> None:
+    with torch.library._scoped_library("elip_test", "FRAGMENT") as library:
+        library.define("mix(Tensor x) -> Tensor")
+        library.impl("mix", lambda x: x @ x, "CPU")
+        with pytest.raises(ElipError, match=r"operator elip_test::mix has no handler"):
+            total(lambda x: torch.ops.elip_test.mix(x), (2, 2))
+        register_handler("elip_test::mix", lambda inputs, outputs: prod(outputs[0]) * inputs[0][-1])
+        assert total(lambda x: torch.ops.elip_test.mix(x), (2, 2)) == 8
 
 
 def test_an_operator_without_namespace_is_refused() -> None:
-    with pytest.raises(ElipError, match=r"with its namespace, as in 'aten::matmul'; got 'matmul'"):
+    with pytest.raises(ElipError, match=r"with its namespace, as in 'aten::mm'; got 'matmul'"):
         register_handler("matmul", None)
 
 
@@ -175,16 +239,17 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("options", PLAIN.values(), ids=PLAIN)
-def test_three_counts_of_a_plain_vit_agree(options: dict[str, Any]) -> None:
+def test_four_counts_of_a_plain_vit_agree(options: dict[str, Any]) -> None:
     encoder = make_encoder(**options)
     tokens = [16 + encoder.num_prefix_tokens] * 3
     ours = matrix_macs(vision_cost(encoder))
     assert ours == vit_macs(encoder, tokens, tokens)
     assert ours == torch_macs(Classifier(encoder).eval(), [torch.rand(1, 3, 32, 32)])
+    assert ours == fvcore_macs(Classifier(encoder).eval(), torch.rand(1, 3, 32, 32))
 
 
 def three_counts(encoder: VisionEncoder, reducer: TokenReducer, extra: int) -> tuple[int, int, int]:
-    """Return fvcore's count with our handlers, torch's, and the closed formula with what the reducer multiplies."""
+    """Return the toolkit's count, torch's, and the closed formula with what the reducer multiplies."""
     cost = vision_cost(encoder, reducer)
     side = encoder.grid[0] * encoder.patch_embed.patch_size[0]
     inputs = [torch.rand(1, 3, side, side), torch.rand(1, encoder.width)]

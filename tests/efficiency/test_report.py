@@ -10,11 +10,9 @@ import pytest
 
 from elip.config.schema import ReducerConfig
 from elip.efficiency.parts import PassCost
-from elip.efficiency.properties import Properties
-from elip.efficiency.report import Record, Row, to_csv, to_json, to_record
-from elip.efficiency.tables import as_markdown, as_text, tables
+from elip.efficiency.report import Record, Row, as_markdown, as_text, tables, to_csv, to_json, to_record
 from elip.efficiency.task_cost import TaskCost
-from elip.efficiency.vision_cost import BlockTrace, Spread, VisionCost
+from elip.efficiency.vision_cost import BlockTrace, Properties, Spread, VisionCost
 
 DENSE = VisionCost(
     total=4_000_000_000, look_ahead=0, norm=10_000_000, tokens=[BlockTrace(17, 17)] * 2, parameters=2_500_000

@@ -1,11 +1,12 @@
-"""The cost of an image: look-ahead apart, tokens, published figures, and an encoder left as it was."""
+"""The cost of an image: look-ahead apart, tokens, published figures; what else tells reducers apart."""
 
 import pytest
 import timm
 import torch
+from torch import Tensor
 
 from elip.config.schema import VisionConfig
-from elip.efficiency.vision_cost import NOISE_IMAGES, BlockTrace, Spread, vision_cost
+from elip.efficiency.vision_cost import NOISE_IMAGES, BlockTrace, Spread, measure_properties, vision_cost
 from elip.models.vision import VisionEncoder, create_vit
 from elip.reduction.encoder import EncoderInfo
 from elip.reduction.reducer import Needs, ReductionContext, TokenReducer
@@ -146,3 +147,40 @@ def test_elips_published_gmacs_on_vit_base_at_256_px_are_met_to_the_printed_digi
     assert round(as_published.forward_backward / dense.forward_backward, 2) == 0.94
     assert ours.look_ahead < 0.75 * as_published.look_ahead
     assert [block.mlp for block in ours.tokens] == [257] * 2 + [232] * 2 + [168] * 6 + [104] * 2
+
+
+def test_a_pruner_drops_in_training_and_has_a_source_map() -> None:
+    encoder = make_encoder()
+    dense = measure_properties(encoder, make_reducer("none", encoder))
+    pruned = measure_properties(encoder, make_reducer("random", encoder))
+    assert (dense.drops_in_training, dense.has_source, dense.added_parameters) == (False, True, 0)
+    assert (pruned.drops_in_training, pruned.has_source, pruned.added_parameters) == (True, True, 0)
+    assert pruned.saved_bytes < 0.9 * dense.saved_bytes
+
+
+def test_parameters_are_the_reducers_own() -> None:
+    encoder = make_encoder()
+    assert measure_properties(encoder, Peek(encoder.info())).added_parameters == 33 * 5
+
+
+class Soft(TokenReducer):
+    """Mixes all patches into four, in inference only; its loss has the whole image in it."""
+
+    def before_block(self, block: int, tokens: Tokens, context: ReductionContext) -> Tokens:
+        context.state["image"] = tokens.x
+        return tokens if block or context.training else tokens.mix(tokens.x.unflatten(1, (4, -1)).mean(dim=2))
+
+    def auxiliary_losses(self, tokens: Tokens, context: ReductionContext) -> dict[str, Tensor]:
+        return {"loss_soft": torch.exp(context.state["image"]).mean()}
+
+
+def test_soft_mixing_has_no_source_and_a_reducer_for_inference_drops_nothing_in_training() -> None:
+    encoder = make_encoder()
+    found = measure_properties(encoder, Soft())
+    assert (found.drops_in_training, found.has_source) == (False, False)
+
+
+def test_what_a_reducers_own_loss_keeps_is_counted() -> None:
+    encoder = make_encoder()
+    dense = measure_properties(encoder, make_reducer("none", encoder))
+    assert measure_properties(encoder, Soft()).saved_bytes == dense.saved_bytes + 4 * 16 * 32  # the exponential

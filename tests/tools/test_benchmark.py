@@ -24,10 +24,21 @@ def test_ratios_of_time_stand_beside_ratios_of_cost(mode: list[str], tmp_path: P
     assert "torch" in evit["machine"]
 
 
+def test_training_is_set_beside_the_cost_of_forward_and_backward(tmp_path: Path) -> None:
+    # ELIP's look-ahead is in the forward pass, and has no backward pass
+    ratios = []
+    for mode in ([], ["--train"]):
+        file = tmp_path / "times.json"
+        assert main([*SMALL, *mode, "--reducer", "elip", "--rounds", "1", "--json", str(file)]) == 0
+        ratios.append(json.loads(file.read_text())[1]["macs_ratio"])
+    assert ratios[1] < ratios[0] - 0.1
+
+
 def test_the_table_names_machine_and_units(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--reducer", "random"]) == 0
     title, header, none, random = capsys.readouterr().out.splitlines()
     assert "Time of forward, batch 2, median of 2 rounds" in title
+    assert header.endswith("MACs ratio of forward")
     assert header.split("  ")[0] == "reducer"
     assert (none.split()[0], random.split()[0]) == ("none", "random")
 

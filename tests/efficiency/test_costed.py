@@ -9,7 +9,7 @@ from PIL import Image
 
 from elip.data.images import ImageFolder
 from elip.data.transforms import EvalTransform
-from elip.efficiency.pictures import Pictures, find_pictures
+from elip.efficiency.costed import Pictures, find_pictures
 from elip.errors import DataError
 
 
