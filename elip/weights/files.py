@@ -16,7 +16,7 @@ from torch import Tensor
 from elip.atomic import write_atomically
 from elip.errors import CheckpointError
 from elip.weights import run_folder
-from elip.weights.names import MODEL, from_albef, is_derived, num_known, short, to_albef
+from elip.weights.names import MODEL, from_albef, is_derived, is_of_model, num_known, short, to_albef
 from elip.weights.reading import CHECKSUM, SAFETENSORS, checksum, read_safetensors
 from elip.weights.wrappings import described, unwrap
 
@@ -74,6 +74,11 @@ def read_weights(path: Path) -> Weights:
     run = {key: of_run[key] for key in _TOLD if key in of_run}
     left_out = tuple(key for key in others if key != "elip" and not (of_run is others and key in _TOLD))
     undone = packed.undone[1:] if packed.undone[:1] == (PLAIN,) else packed.undone
+    if not any(name.startswith(MODEL) for name in state) and any(map(is_of_model, state)):
+        state, undone = (
+            {MODEL + name: tensor for name, tensor in state.items()},
+            (*undone, f"no {MODEL!r} before names"),
+        )
     if of_run is others or any(name.startswith(MODEL) for name in state):
         return Weights(path, "elip", state, run=run, left_out=left_out, undone=undone)
     derived = {name: tensor for name, tensor in state.items() if is_derived(name)}

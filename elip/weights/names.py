@@ -40,13 +40,15 @@ _RENAMES = {
     "queue_ptr": "queues.pointer",
     "idx_queue": "queues.ids",
 }
+_OURS_ALONE = ("albef.", f"{MOMENTUM}albef.")
+"""Beginnings of our names, without `model.`; of names that we have written as published, only a reducer's begin so."""
 _DERIVED = (".embeddings.position_ids", ".cls.predictions.decoder.weight", ".cls.predictions.decoder.bias")
 """Endings of names whose values follow from others: a range of numbers, and the tied output layer."""
 _INVERSE = {ours: theirs for theirs, ours in sorted(_RENAMES.items(), key=lambda pair: -len(pair[1]))}
 """Longest first: `decoder.mlm_head.` before `decoder.`."""
 _POSITIONS, _BERT_HEAD = ".embeddings.position_embeddings.weight", ".cls.predictions."
 _QUEUE, _FILLED = "queues.image", "queues.filled"
-_BERT = re.compile(r"(text_(?:encoder|decoder)(?:_m)?\.)(?:bert\.)?((?:embeddings|encoder)\..+)")
+_BERT = re.compile(r"^(text_(?:encoder|decoder)(?:_m)?\.)(?:bert\.)?((?:embeddings|encoder)\..+)")
 """A name of a published BERT. Those with a vocabulary head say `bert.` before it, the others do not."""
 
 
@@ -80,8 +82,16 @@ def is_derived(name: str) -> bool:
 
 
 def num_known(names: Iterable[str]) -> int:
-    """Return how many names are those of a published checkpoint, or ours as a task has them (`model.`...)."""
-    return sum(_is_published(name) or _is_ours(name) for name in names)
+    """Return how many names are those of a published checkpoint, or ours, with `model.` as a task has them or without.
+
+    Ours without `model.` are those of a task's model alone.
+    """
+    return sum(_is_published(name) or _is_ours(name) or is_of_model(short(name)) for name in names)
+
+
+def is_of_model(name: str) -> bool:
+    """Return whether a name is ours without `model.`, and could be nobody else's."""
+    return name.startswith(_OURS_ALONE) and _to_theirs(name) != name
 
 
 def short(name: str) -> str:

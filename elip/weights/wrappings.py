@@ -14,16 +14,16 @@ from torch import Tensor
 from elip.errors import CheckpointError
 from elip.weights.reading import require_plain
 
-PREFIXES = ("module.", "model.", "visual.", "encoder.", "backbone.", "network.", "net.")
+PREFIXES = ("module.", "model.", "visual.", "encoder.", "backbone.", "network.", "net.", "student.", "base_model.")
 """Beginnings of names that may be wrappings."""
 
 _KEYS = (
-    *("model", "state_dict", "module", "model_state", "model_state_dict", "net", "network", "weights"),
+    *("model", "state_dict", "module", "model_state", "model_state_dict", "net", "network", "weights", "params"),
     *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "teacher", "student"),
 )
 """Entries that hold the weights, by preference: the weights in training before means of them."""
-_NEVER_IN_NAMES = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-"""What torch puts into names wherever it compiles, shards or recomputes a module."""
+_NEVER_IN_NAMES = ("_orig_mod.", "_fsdp_wrapped_module.", "_forward_module.", "_checkpoint_wrapped_module.")
+"""What torch puts into names wherever it compiles, shards or recomputes a module, and Lightning where it runs one."""
 _COUNTS = ("n_averaged",)
 """What `torch.optim.swa_utils.AveragedModel` counts beside the weights."""
 _NEARLY_ALL = 0.9

@@ -61,6 +61,18 @@ def test_wrappings_are_undone_and_said_whosever_names_the_file_has(tmp_path: Pat
         assert "undone: 'module.' before all names" in read.describe()
 
 
+@pytest.mark.parametrize(
+    "wrapping", ["", "module.", "model.module.", "_orig_mod.module.model.module.", "_forward_module."]
+)
+def test_the_model_of_a_task_alone_is_taken_for_ours_however_it_is_wrapped(wrapping: str, tmp_path: Path) -> None:
+    inner = {name.removeprefix("model."): tensor for name, tensor in OURS.items()}
+    torch.save({f"{wrapping}{name}": tensor for name, tensor in inner.items()}, tmp_path / "model.pt")
+    read = read_weights(tmp_path / "model.pt")
+    assert read.form == "elip"
+    assert_equal(read.state, OURS)
+    assert "undone: no 'model.' before names" in read.describe()
+
+
 def test_a_run_of_another_toolkit_with_a_config_and_a_step_does_not_pass_for_ours(tmp_path: Path) -> None:
     state = {"visual_encoder.norm.weight": torch.ones(2)}
     torch.save({"model": state, "config": {"lr": 1}, "step": 3, "epoch": 1}, tmp_path / "other.pth")

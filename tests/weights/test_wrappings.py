@@ -23,13 +23,17 @@ def before(prefix: str, state: dict[str, Tensor] = STATE) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("key", ["model", "state_dict", "module", "model_state", "ema", "teacher", "state_dict_ema"])
+@pytest.mark.parametrize(
+    "key", ["model", "state_dict", "module", "model_state", "ema", "teacher", "state_dict_ema", "params"]
+)
 def test_a_dict_around_the_weights_is_undone(key: str) -> None:
     found = undo({key: OrderedDict(STATE), "epoch": 3})
     assert (found.state, found.beside, found.undone) == (STATE, {"epoch": 3}, (f"key {key!r}",))
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "visual.", "encoder.", "backbone."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "visual.", "encoder.", "backbone.", "student.", "_forward_module."]
+)
 def test_a_beginning_of_all_names_is_undone(prefix: str) -> None:
     found = undo(before(prefix))
     assert found.state == STATE
@@ -114,3 +118,8 @@ def test_what_holds_no_weights_is_refused(contents: dict[str, Any], message: str
 def test_tensors_that_no_model_computes_with_are_refused_by_name(tensor: Tensor, kind: str) -> None:
     with pytest.raises(CheckpointError, match=rf"x\.pt: no weights in full precision: a\.weight \({kind}\)\. "):
         unwrap({"model": {"a.weight": tensor, "a.bias": torch.ones(2)}}, Path("x.pt"), len)
+
+
+def test_an_adapted_model_of_another_library_is_undone() -> None:
+    found = undo(before("base_model.model."))
+    assert (found.state, len(found.undone)) == (STATE, 2)
