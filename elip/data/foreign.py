@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from typing_extensions import get_type_hints, is_typeddict
 
-from elip.data.conversion import Rows, advice, conversion, is_column, is_picture
+from elip.data.conversion import Rows, advice, conversion, find_column, is_column, is_picture
 from elip.data.encoding import not_utf8, wide_encoding
 from elip.data.first_bytes import kind_by_first_bytes
 from elip.data.opening import open_file
@@ -37,6 +37,9 @@ _PACKED: Mapping[bytes, Any] = {b"\x1f\x8b": gzip, b"BZh": bz2, b"\xfd7zXZ\0": l
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\((dp|lp)\d*\r?\n")
 _TEXT_CONTROLS = frozenset(b"\t\n\v\f\r\x1b")
+_YAML_SUFFIXES = (".yaml", ".yml")
+_YAML_LINE = re.compile(r"\s|#|---|-( |$)|[\w\"'-]+:( |$)")
+_YAML_KEY = re.compile(r"(?:- +|  )?[\"']?(\w+)[\"']?:( |$)")
 _DELIMITERS = {
     "\t": "tab-separated text (TSV)",
     ",": "comma-separated text (CSV)",
@@ -74,7 +77,7 @@ def refuse_foreign(path: Path, shape: Any, lists: bool) -> None:
     """
     with open_file(path) as file:
         head = file.read(_HEAD_BYTES)
-    found = _by_first_bytes(path, head) or _by_text(path, head, lists)
+    found = _by_first_bytes(path, head) or _by_text(path, head, lists) or _other_items(path, head, shape)
     if found is not None:
         way = conversion(path, found.rows, shape) if found.rows else ""
         raise DataError(f"{path}: this is {found.kind}. {_needed(shape)}.{found.advice}{way}")
@@ -208,7 +211,29 @@ def _by_text(path: Path, head: bytes, lists: bool) -> Foreign | None:
         return None
     if "\ufffd" in text[:-1]:
         raise not_utf8(path)
-    return _table_text(path, text, cut=len(head) == _HEAD_BYTES)
+    cut = len(head) == _HEAD_BYTES
+    return _json_value(text) or _yaml(path, text) or _table_text(path, text, cut)
+
+
+def _json_value(text: str) -> Foreign | None:
+    """Return what a text is that is JSON, and neither a list nor an object."""
+    try:
+        return Foreign(f"a single value of JSON, {shorten(json.dumps(json.loads(text)), 40)}")
+    except ValueError:
+        return None
+
+
+def _yaml(path: Path, text: str) -> Foreign | None:
+    lines = [line.rstrip() for line in text.split("\n") if line.strip()]
+    looks_so = all(map(_YAML_LINE.match, lines)) and any(map(_YAML_KEY.match, lines))
+    if path.suffix.lower() not in _YAML_SUFFIXES and not looks_so:
+        return None
+    starts = [place for place, line in enumerate(lines) if line.startswith("-") and not line.startswith("---")]
+    if not starts:
+        return Foreign("YAML, and no list")
+    first = lines[starts[0] : (starts[1:] or [len(lines)])[0]]
+    columns = [found[1] for found in map(_YAML_KEY.match, first) if found]
+    return Foreign("YAML", Rows(["yaml"], [f"rows = yaml.safe_load({_opened(path)})"], columns, whole=True))
 
 
 def _table_text(path: Path, text: str, cut: bool) -> Foreign:
@@ -276,6 +301,41 @@ def _trimmed(cell: str) -> str:
 
 def _opened(path: Path) -> str:
     return f"open({str(path)!r}, encoding='utf-8-sig', newline='')"
+
+
+def _other_items(path: Path, head: bytes, shape: Any) -> Foreign | None:
+    """Return what the items of a file are that lack fields, where others are likely to fill them."""
+    by_line = path.suffix.lower() in LINES_SUFFIXES
+    item = _first_item(head.decode("utf-8-sig", errors="replace"), by_line) if is_typeddict(shape) else {}
+    missing = shape.__required_keys__ - item.keys() if item else set()
+    if not missing:
+        return None
+    form = "JSON-lines" if by_line else "a JSON list"
+    read = f"[json.loads(row) for row in {_opened(path)} if row.strip()]" if by_line else f"json.load({_opened(path)})"
+    if {"from", "value"} <= _first(item, "conversations").keys() and "image" in item:
+        lines = [
+            f"data = {read}",
+            "rows = [{'image': one['image'], 'question': ask['value'].replace('<image>', '').strip(),",
+            "         'answer': reply['value'], 'caption': reply['value']} for one in data if 'image' in one",
+            "        for ask, reply in zip(one['conversations'][::2], one['conversations'][1::2])]",
+        ]
+        return Foreign(f"{form} of LLaVA's conversations", Rows([], lines, ["image", "question", "answer", "caption"]))
+    columns = list(item)
+    filled = {field for field in missing if find_column(field, columns)}
+    if not filled or missing - filled - {"image_id"}:  # for which the picture stands in
+        return None
+    several = [name for name, value in item.items() if isinstance(value, list)]
+    return Foreign(f"{form} of objects with {_named(columns)}", Rows([], [f"rows = {read}"], columns, several))
+
+
+def _first_item(text: str, by_line: bool) -> dict[str, Any]:
+    """Return the first object of a list, or of lines; empty if there is none, or it is longer than the text."""
+    start = text.lstrip() if by_line else text.lstrip()[1:].lstrip()
+    try:
+        item = json.JSONDecoder().raw_decode(start)[0]
+    except (ValueError, RecursionError):
+        return {}
+    return item if isinstance(item, dict) else {}
 
 
 def _json_object(path: Path, text: str) -> Foreign:

@@ -92,6 +92,16 @@ def as_tar() -> bytes:
     return content.getvalue()
 
 
+def conversations() -> list[dict[str, Any]]:
+    """Return the pairs as answers to requests, and a conversation without picture."""
+    turns = [
+        (image, [{"from": "human", "value": "<image>\nWhat is seen?"}, {"from": "gpt", "value": text}])
+        for image, text in PAIRS
+    ]
+    return [*({"id": image, "image": image, "conversations": said} for image, said in turns),
+            {"id": "x", "conversations": turns[0][1]}]  # fmt: skip
+
+
 TABLE = pa.table({"filepath": [one[0] for one in PAIRS], "TEXT": [one[1] for one in PAIRS], "n": [1, 2, 3]})
 LISTS = pa.table({"image": ["a.jpg", "b.jpg"], "captions": [[A[1], C[1]], [B[1]]]})
 JSON_LIST = json.dumps(ROWS).encode()
@@ -124,6 +134,19 @@ CONVERTIBLE = {
     "wrapped": (json.dumps({"version": 1, "data": ROWS}).encode(), "its entry 'data' the list"),
     "by key": (json.dumps({str(n): row for n, row in enumerate(ROWS)}).encode(), "a JSON object of objects with image"),
     "by picture": (json.dumps({"a.jpg": [A[1], C[1]], "b.jpg": [B[1]]}).encode(), "captions by picture"),
+    "file names": (
+        json.dumps([{"file_name": row["image"], "captions": row["caption"]} for row in GROUPED]).encode(),
+        "a JSON list of objects with file_name, captions",
+    ),
+    "one text each": (
+        json.dumps([{"filepath": image, "TEXT": text, "n": 1} for image, text in PAIRS]).encode(),
+        "a JSON list of objects with filepath, TEXT, n",
+    ),
+    "llava": (json.dumps(conversations()).encode(), "a JSON list of LLaVA's conversations"),
+    "yaml": (
+        "".join(f"- image: {image}\n  caption: {json.dumps(text)}\n" for image, text in PAIRS).encode(),
+        "this is YAML",
+    ),
     "columns": (
         json.dumps({"image": [one[0] for one in PAIRS], "caption": [one[1] for one in PAIRS]}).encode(),
         "a JSON object of columns: image, caption",
@@ -239,6 +262,10 @@ def test_an_archive_names_what_is_in_it(tmp_path: Path, monkeypatch: pytest.Monk
         (b"  <!DOCTYPE html><html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", r"a Git LFS pointer.*\(git lfs pull\)"),
         (bytes(range(7)) * 9, "a binary file of an unknown kind"),
+        (b"5", "a single value of JSON, '5'"),
+        (b"null\n", "a single value of JSON, 'null'"),
+        (b'"a dog"', "a single value of JSON"),
+        (b"# pairs\nimage: a.jpg\ncaption: a dog\n", "YAML, and no list"),
     ],
 )
 def test_what_no_few_lines_convert_is_named_at_least(content: bytes, kind: str, tmp_path: Path) -> None:
@@ -249,6 +276,29 @@ def test_what_no_few_lines_convert_is_named_at_least(content: bytes, kind: str, 
 def test_pictures_on_the_web_must_be_downloaded_first(tmp_path: Path) -> None:
     (tmp_path / "cc3m.tsv").write_text("a dog\thttp://x.org/1\na cat\thttp://x.org/2\n")
     assert "Its pictures are on the web: download them first" in told(tmp_path / "cc3m.tsv")
+
+
+@pytest.mark.parametrize("case", ["file names", "one text each", "llava"])
+def test_items_of_others_are_told_by_line_too(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in json.loads(CONVERTIBLE[case][0])))
+    message = told(path)
+    assert "this is JSON-lines of " in message
+    assert list(load_annotations([run_shown(message, monkeypatch, tmp_path)], PairItem)) == GROUPED
+
+
+def test_requests_and_replies_become_questions_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "llava.json").write_text(json.dumps(conversations()))
+    message = told(tmp_path / "llava.json", VqaTestItem)
+    monkeypatch.chdir(tmp_path)
+    assert "\"question\": row['question']" in message
+    assert "For COLUMN put what fills the field" in message
+
+
+@pytest.mark.parametrize("item", [{"image": "a.jpg"}, {"image": "a.jpg", "caption_of_mine": "a dog"}])
+def test_items_whose_fields_nothing_fills_are_told_by_the_field(item: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "items.json").write_text(json.dumps([item]))
+    assert re.search(r"items\.json item 0: field 'caption' is missing", told(tmp_path / "items.json"))
 
 
 def test_a_column_that_cannot_be_guessed_is_left_to_the_reader(tmp_path: Path) -> None:
