@@ -163,8 +163,22 @@ def _parse(line: bytes) -> Entry | None:
         entry = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
-    step = entry.get("step") if isinstance(entry, dict) else None
-    return entry if type(step) is int and step > 0 else None
+    return entry if isinstance(entry, dict) and _is_entry(entry) else None
+
+
+def _is_entry(entry: Entry) -> bool:
+    """Return whether an object is what a run writes of a training step, or of an evaluation."""
+    step = entry.get("step")
+    if type(step) is not int or step <= 0:
+        return False
+    if entry.get("event") == "eval":
+        metrics = entry.get("metrics")
+        return isinstance(entry.get("split"), str) and isinstance(metrics, dict) and _are_figures(metrics)
+    return entry.get("event") == "train" and _are_figures({k: v for k, v in entry.items() if k != "event"})
+
+
+def _are_figures(values: Mapping[str, Any]) -> bool:
+    return all(value is None or (isinstance(value, int | float) and value is not True) for value in values.values())
 
 
 def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:

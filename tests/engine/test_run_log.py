@@ -44,14 +44,16 @@ def events_of(folder: Path) -> EventAccumulator:
 
 
 def test_entries_after_the_start_and_half_written_ones_are_cut_away(tmp_path: Path) -> None:
-    lines = [{"step": 1}, {"step": 2}, {"step": 2, "event": "eval"}, {"step": 3}]
+    train_lines = [{"event": "train", "step": step} for step in (1, 2, 3)]
+    evaluation = {"event": "eval", "step": 2, "split": "val", "metrics": {"accuracy": 1.0, "error": None}}
+    lines = [*train_lines[:2], evaluation, train_lines[2]]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 2, "lo')
     log = JsonLines(tmp_path, start=2)
-    log.train({"step": 3, "again": True})
+    log.train({"event": "train", "step": 3, "again": 1})
     log.close()
     assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [
         *lines[:3],
-        {"step": 3, "again": True},
+        {"event": "train", "step": 3, "again": 1},
     ]
 
 
@@ -112,7 +114,15 @@ def test_tensorboard_has_every_figure_the_config_and_the_sheets(tmp_path: Path) 
         b"{}",
         b'{"event": "train"}',
         b'{"step": "2"}',
-        b'{"step": 2.0}',
+        b'{"step": 2}',
+        b'{"event": "note", "step": 2}',
+        b'{"event": "train", "step": 2, "loss": "low"}',
+        b'{"event": "train", "step": 2, "loss": [1]}',
+        b'{"event": "eval", "step": 2}',
+        b'{"event": "eval", "step": 2, "split": 3, "metrics": {}}',
+        b'{"event": "eval", "step": 2, "split": "val", "metrics": [1]}',
+        b'{"event": "eval", "step": 2, "split": "val", "metrics": {"accuracy": "high"}}',
+        b'{"event": "train", "step": 2.0}',
         b'{"step": true}',
         b'{"step": null}',
         b"2",
@@ -133,11 +143,18 @@ def test_lines_that_are_no_entries_are_dropped_and_told(
     tmp_path: Path, odd: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"step": 1}\n' + odd + b'\n\n{"step": 2}\n{"step": 3}\n{"st')
+    path.write_bytes(
+        b'{"event": "train", "step": 1}\n'
+        + odd
+        + b'\n\n{"event": "train", "step": 2}\n{"event": "train", "step": 3}\n{"st'
+    )
     log = JsonLines(tmp_path, start=2)
-    log.train({"step": 3, "again": True})
+    log.train({"event": "train", "step": 3, "again": 1})
     log.close()
-    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n{"step": 3, "again": true}\n'
+    assert (
+        path.read_bytes()
+        == b'{"event": "train", "step": 1}\n{"event": "train", "step": 2}\n{"event": "train", "step": 3, "again": 1}\n'
+    )
     assert caplog.messages == [f"{path}: lines that are no entries are dropped: 1, the first of them line 2"]
 
 
@@ -145,10 +162,14 @@ def test_a_last_line_without_an_end_is_kept_if_it_is_an_entry_and_dropped_quietl
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "log.jsonl"
-    for last, kept in ((b'{"step": 2}', b'{"step": 2}\n'), (b'{"step": 2', b""), (b"\0\0", b"")):
-        path.write_bytes(b'{"step": 1}\n' + last)
+    for last, kept in (
+        (b'{"event": "train", "step": 2}', b'{"event": "train", "step": 2}\n'),
+        (b'{"event": "train", "step": 2', b""),
+        (b"\0\0", b""),
+    ):
+        path.write_bytes(b'{"event": "train", "step": 1}\n' + last)
         JsonLines(tmp_path, start=2)
-        assert path.read_bytes() == b'{"step": 1}\n' + kept
+        assert path.read_bytes() == b'{"event": "train", "step": 1}\n' + kept
     assert caplog.messages == []
 
 
@@ -162,7 +183,7 @@ def test_a_log_with_odd_lines_does_not_stop_a_resume(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="crash"):
         train(config, before_step=harm_at(7, crash))
     with (tmp_path / "odd" / "log.jsonl").open("ab") as file:
-        file.write(b'{"event": "train"}\n\xff\n{"step": 6, "lo')
+        file.write(b'{"event": "train"}\n{"event": "eval", "step": 5}\n\xff\n{"step": 6, "lo')
     train(config, resume=True)
     assert read_log(tmp_path / "odd") == read_log(tmp_path / "whole")
 
