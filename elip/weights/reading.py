@@ -50,8 +50,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def read_pickled(path: Path) -> dict[str, Any]:
     """Return what a file of `torch.save` holds, on the CPU: a dict made of tensors and plain values only.
 
-    The checksums of its archive are compared first, which torch itself does not do. Files from before torch 1.6 have
-    none.
+    The checksums of its archive are compared first, which torch itself does not do. A warning is logged for a file that
+    has none, as those from before torch 1.6.
 
     Raises:
         CheckpointError: as for `read_tensors`.
@@ -60,7 +60,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
     try:
         head = _head(path)
         _refuse_foreign(path, head)
-        check_archive(path)
+        has_checksums = check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
@@ -80,6 +80,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{path} is cut short or damaged: it cannot be read.") from error
     if not isinstance(contents, dict):
         raise CheckpointError(f"{path} holds no dict of weights, but a {type(contents).__name__}.")
+    if not has_checksums:
+        logger.warning("%s was saved without checksums: damage to it would not be noticed", path)
     return contents
 
 
@@ -186,21 +188,22 @@ def _odd_kind(tensor: Tensor) -> str | None:
     return None
 
 
-def check_archive(path: Path) -> None:
-    """Compare the content of a zip archive with its checksums, in pieces; a file that is none passes.
+def check_archive(path: Path) -> bool:
+    """Compare the content of a zip archive with its checksums, in pieces, and return whether it has any.
+
+    A file that is no archive has none.
 
     Raises:
         DamagedError: they differ, or the archive is not in one piece.
     """
     with path.open("rb") as file:
         if file.read(len(_ZIP)) != _ZIP and not zipfile.is_zipfile(file):
-            return
+            return False
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if not any(member.CRC for member in members) and any(member.file_size for member in members):
-                logger.warning("%s was saved without checksums: damage to it would not be noticed", path)
-                return
+                return False
             if len({member.filename for member in members}) < len(members):
                 raise zipfile.BadZipFile("a member twice")
             for member in members:
@@ -214,6 +217,7 @@ def check_archive(path: Path) -> None:
             raise
         reason = str(error) or type(error).__name__
         raise DamagedError(f"{path} is cut short or damaged: its archive does not hold together ({reason}).") from error
+    return True
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -96,9 +96,13 @@ def test_a_flip_in_the_tensors_of_safetensors_is_told(tmp_path: Path) -> None:
         read_safetensors(path)
 
 
-def test_files_of_an_older_torch_are_read(tmp_path: Path) -> None:
+def test_files_of_an_older_torch_are_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(TENSORS, tmp_path / "new.pth")
+    assert is_same(read_pickled(tmp_path / "new.pth"))
+    assert not caplog.records
     torch.save(TENSORS, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert is_same(read_pickled(tmp_path / "old.pth"))
+    assert "old.pth was saved without checksums: damage to it would not be noticed" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
