@@ -6,10 +6,10 @@ the next step), `data` (see `elip.engine.continuity`), `vocabulary` (see `Task.v
 process), `skipped`, `evaluated` and `best`.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -131,18 +131,26 @@ def keep_last(folder: Path, count: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def set_aside_later(folder: Path, step: int) -> list[Path]:
+def set_aside(folder: Path, step: int) -> tuple[list[Path], list[Path]]:
     """Rename checkpoints beyond `step`, so that a run which goes on from there does not take them for its own.
 
-    So is a best one that is damaged: the run can do without.
+    So is a best one that is damaged: the run can do without. What was renamed before stays as it is.
 
-    Returns their new names.
+    Returns:
+        the new names of later checkpoints, and of damaged ones.
     """
-    later = [path for path in in_order(folder) if (step_of(path) or 0) > step]
     best = folder / BEST
-    if best.is_file() and (saved_step(best) or math.inf) > step:
-        later.append(best)
-    return [path.rename(path.with_name(f"{path.name}.abandoned")) for path in later]
+    held = saved_step(best) if best.is_file() else step
+    later = [path for path in in_order(folder) if (step_of(path) or 0) > step]
+    later += [best] if held is not None and held > step else []
+    return [_renamed(path, "abandoned") for path in later], [_renamed(best, "damaged")] if held is None else []
+
+
+def _renamed(path: Path, ending: str) -> Path:
+    """Rename a file to one with another ending, numbered where that is taken, and return its new name."""
+    endings = chain([ending], (f"{ending}-{number}" for number in count(2)))
+    names = (path.with_name(f"{path.name}.{one}") for one in endings)
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def starting_point(folder: Path, resume: bool | Path) -> Path | None:

@@ -148,16 +148,19 @@ class Trainer:
         self._evaluated, self._best = contents["evaluated"], contents["best"]
         self._broken.count = contents["skipped"]
         self._saved = path
-        on_first_rank(self._set_aside_later)
+        on_first_rank(self._set_aside)
         on_first_rank(lambda: self._bring_best(path.parent / run_folder.BEST))
         self._forget_lost_best()
         with checkpoint.restoring(path, "random state"):
             set_rng_state(contents["rng"][rank()])
         logger.info(f"going on from {path}, after step {self._step} of {self._total_steps}")
 
-    def _set_aside_later(self) -> None:
-        for path in checkpoint.set_aside_later(self._run.output_dir, self._step):
+    def _set_aside(self) -> None:
+        later, damaged = checkpoint.set_aside(self._run.output_dir, self._step)
+        for path in later:
             logger.warning(f"this run goes on from step {self._step}: a later checkpoint is now named {path}")
+        for path in damaged:
+            logger.warning(f"the best checkpoint of this run is damaged, and is now named {path}")
 
     def _bring_best(self, theirs: Path) -> None:
         """Copy the best checkpoint of the run that goes on, if it was in another folder."""

@@ -106,9 +106,18 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 def test_checkpoints_of_a_branch_that_was_left_are_set_aside(tmp_path: Path) -> None:
     numbered(tmp_path, 3, 6)
     checkpoint.save(tmp_path / run_folder.BEST, {**CONTENTS, "step": 6})
-    checkpoint.set_aside_later(tmp_path, 3)
+    checkpoint.set_aside(tmp_path, 3)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["best.pt.abandoned", "checkpoint-00000003.pt", "checkpoint-00000006.pt.abandoned"]
+
+
+def test_what_was_set_aside_before_stays_and_a_damaged_best_one_is_called_so(tmp_path: Path) -> None:
+    for contents in (b"first", b"second"):
+        (tmp_path / run_folder.BEST).write_bytes(contents)
+        later, (damaged,) = checkpoint.set_aside(tmp_path, 3)
+        assert not later
+        assert damaged.read_bytes() == contents
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt.damaged", "best.pt.damaged-2"]
 
 
 def test_a_checkpoint_knows_the_config_of_its_run(tmp_path: Path) -> None:
