@@ -12,7 +12,7 @@ from elip.config.sources import read_overrides
 from elip.distributed import on_first_rank
 from elip.efficiency.run_cost import EvaluationCost, describe_cost
 from elip.engine.evaluator import evaluate
-from elip.engine.results import write_result, write_sheets
+from elip.engine.results import write_result
 from elip.engine.runtime import start_run
 from elip.errors import CheckpointError, ConfigError
 from elip.registry import TASKS
@@ -103,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 **cost.figures(),
                 "overrides": args.overrides,
             }
-            write_result(result, folder, about)
-            write_sheets(result.sheets, folder)
+            write_result(result, folder, about, sheets=True)
             print(f"{path}, {split}:")
             for name, value in result.metrics.items():
                 by_chance = f"   by chance {result.chance[name]:6.2f}" if name in result.chance else ""

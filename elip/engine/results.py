@@ -1,7 +1,10 @@
 """The files that an evaluation leaves: figures, one line per item, sheets."""
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +20,44 @@ IN_TRAINING = "weights in training"
 """Stands for the name of a checkpoint where a run was evaluated as it trained."""
 
 
-def write_result(result: EvalResult, folder: Path, about: Mapping[str, Any] | None = None) -> None:
-    """Write `metrics.json`, and what else the result holds but sheets, into `folder`, making it if need be.
+def write_result(
+    result: EvalResult, folder: Path, about: Mapping[str, Any] | None = None, *, sheets: bool = False
+) -> None:
+    """Write `metrics.json`, and what else the result holds, into `folder`, making it if need be.
 
-    What an earlier evaluation left there goes first, so that nothing of it stands beside these figures.
+    What an earlier evaluation left there goes first, so that nothing of it stands beside these figures. Another process
+    that writes there at this moment is waited for.
 
     Args:
         result: of an evaluation.
         folder: for its files.
         about: how the figures came about, for `about.json`: `checkpoint` (a file's name, or `IN_TRAINING`), `step`,
             `headline`, `reducer` in the evaluation, `vision_gmacs` and `vision_gmacs_dense`, ...
+        sheets: whether to write its sheets there, too.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        _write_files(result, folder, about)
+        if sheets:
+            write_sheets(result.sheets, folder)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Return a context in which no other process writes a result into a folder, where the file system has locks."""
+    with writing(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write_files(result: EvalResult, folder: Path, about: Mapping[str, Any] | None) -> None:
+    with writing(folder):
         for name in (ABOUT, CHANCE, PREDICTIONS):
             (folder / name).unlink(missing_ok=True)
     write_text(folder / METRICS, json.dumps(result.metrics, indent=2) + "\n")
