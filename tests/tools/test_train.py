@@ -264,7 +264,11 @@ def test_two_processes_end_with_equal_parameters_and_queues_in_rank_order(
                 pushed.append((image_feat.clone(), text_feat.clone()))
                 push(self, image_feat, text_feat)
                 torch.save(
-                    {{"state": built[-1].state_dict(), "image": [p[0] for p in pushed], "text": [p[1] for p in pushed]}},
+                    {{
+                        "state": built[-1].state_dict(),
+                        "image": [p[0] for p in pushed],
+                        "text": [p[1] for p in pushed],
+                    }},
                     "{tmp_path}/rank%d.pt" % rank(),
                 )
 
