@@ -85,6 +85,12 @@ class VitOptions(Options):
 class BertOptions(Options):
     """Options of BERT; the defaults are bert-base-uncased's."""
 
+    not_here: ClassVar[dict[str, str]] = {
+        "is_decoder": "the task says which part of the model reads from left to right; leave it away",
+        "add_cross_attention": "the layers from model.text.fusion_layer on attend to the image; leave it away",
+        "position_embedding_type": "positions are absolute; leave it away",
+    }
+
     hidden_size: Size | None = None
     """Width of the tokens; divisible by num_attention_heads."""
     num_hidden_layers: Count | None = None

@@ -64,7 +64,7 @@ class Rules:
 
     Args:
         expected: names, or beginnings of names, of the file that may be left over.
-        optional: parts of names of the module that the file may lack.
+        optional: parts of names of the module that the file may lack, all tensors with it or none.
         allowed: as `expected`, but named by the user, and also where a tensor fits in name only.
         allow_key: of the config, under which the user names them.
     """
@@ -98,10 +98,11 @@ def fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], rules: Rules, re
     report.left_over = [name for name in state if name not in fitting]
     report.new = [name for name in own if name not in fitting]
     differing = [name for name in report.left_over if name in own and not begins(name, rules.allowed)]
+    lacking = [part for part in rules.optional if not any(part in name for name in fitting)]
     missing = [
         name
         for name in report.new
-        if name not in state and not any(part in name for part in rules.optional) and not begins(name, rules.allowed)
+        if name not in state and not any(part in name for part in lacking) and not begins(name, rules.allowed)
     ]
     foreign = [
         name for name in report.left_over if name not in own and not begins(name, (*rules.expected, *rules.allowed))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ CHECKSUM = "sha256"
 
 _ZIP = b"PK\x03\x04"
 _FOLDER = 0x10  # mark of a folder, of which torch's reader gives no bytes, whatever its size
+_URL = re.compile(r"(https?|s3|gs|hf):/+")  # a path has one slash where the address had two
 _PICKLE = b"\x80"
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 _HEAD_BYTES = 1 << 12
@@ -105,12 +107,25 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return tensors, metadata
 
 
+def refuse_url(path: Path) -> None:
+    """Raise an error for what is an address on the web, and no path of a file.
+
+    Raises:
+        CheckpointError: the message says what to do.
+    """
+    if (address := _URL.match(str(path))) is not None:
+        raise CheckpointError(
+            f"{address[1]}://{str(path)[address.end() :]} is an address on the web: download it, and name the file."
+        )
+
+
 def require_regular(path: Path) -> None:
     """Raise an error unless a regular file that can be read lies at `path`; opening a pipe would wait for ever.
 
     Raises:
         CheckpointError: the message says what is there.
     """
+    refuse_url(path)
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from elip.errors import CheckpointError, shorten
-from elip.weights.reading import DamagedError, read_pickled
+from elip.weights.reading import DamagedError, read_pickled, refuse_url
 
 BEST = "best.pt"
 
@@ -52,6 +52,7 @@ def find(path: Path) -> Path:
 
 def require(path: Path) -> None:
     """Raise an error that lists the checkpoints of the folder unless there is something at `path`."""
+    refuse_url(path)
     if not os.path.lexists(path):
         there = ", ".join(p.name for p in in_order(path.parent)) if os.path.isdir(path.parent) else ""
         raise CheckpointError(f"there is no checkpoint {path}." + (f" In that folder are: {there}." if there else ""))

@@ -199,6 +199,7 @@ def test_a_plugin_is_found_from_the_current_folder_or_from_the_config_that_names
         ),
         ("data: {max_words: 2020-01-01}", "x.yaml: data.max_words: 2020-01-01 is a date in YAML. Put it in quotes if"),
         ("model: {vision: {options: {1: 2}}}", "x.yaml: model.vision.options: the key 1 is not text."),
+        ("model: {text: {options: {is_decoder: true}}}", "x.yaml: model.text.options: is_decoder: the task says which"),
         ("data: {val: &a [*a]}", "x.yaml: the values are nested without end. Does an anchor (&) hold itself?"),
     ],
 )

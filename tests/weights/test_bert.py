@@ -134,6 +134,19 @@ def test_what_does_not_fit_is_an_error_with_file_and_examples(
         load(path)
 
 
+def test_cross_attention_is_there_as_a_whole_or_not_at_all(bert: State, tmp_path: Path) -> None:
+    torch.save(bert, tmp_path / "bert.pth")
+    encoder, _ = load(tmp_path / "bert.pth")
+    crossed = {f"bert.{n}": torch.ones_like(t) for n, t in encoder.state_dict().items() if ".crossattention." in n}
+    torch.save({**bert, **crossed}, tmp_path / "crossed.pth")
+    encoder, _ = load(tmp_path / "crossed.pth")
+    assert all((t == 1).all() for n, t in encoder.state_dict().items() if ".crossattention." in n)
+    crossed.popitem()
+    torch.save({**bert, **crossed}, tmp_path / "partial.pth")
+    with pytest.raises(CheckpointError, match=r"partial\.pth.*do not fit: 1 missing \(encoder.layer.1.crossattention"):
+        load(tmp_path / "partial.pth")
+
+
 def test_what_is_allowed_by_name_may_be_left_over(bert: State, tmp_path: Path) -> None:
     torch.save({**bert, "bert.extra.weight": torch.ones(1)}, tmp_path / "bert.pth")
     with pytest.raises(CheckpointError, match=r"'model.text.weights_allow=\[extra\]'"):

@@ -140,6 +140,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(suffix: str, tmp_path: Path
         (pipe, f"{pipe} is no file of weights, but a pipe"),
         (folder, f"{folder} is a folder"),
         (tmp_path / f"missing{suffix}", "there is no file .*missing"),
+        (Path(f"https://x.org/w{suffix}"), rf"https://x\.org/w{suffix} is an address on the web: download it"),
         (tmp_path / f"a\0b{suffix}", r"cannot read .*a\\x00b.*: embedded null"),
         (tmp_path / f"{'a' * 300}{suffix}", "cannot read .*: File name too long"),
         (pipe / f"within{suffix}", "cannot read .*: Not a directory"),
