@@ -84,9 +84,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.config is None and not _shows(args):
         raise ConfigError(f"a config is needed, e.g. {_config_beside(args.resume) or 'configs/demo/pretrain.yaml'}")
     if isinstance(args.resume, str):
-        args.resume = Path(args.resume)
+        args.resume = Path(args.resume).expanduser()
     if args.init is not None:
-        args.overrides.append(f"model.init={json.dumps(args.init)}")
+        args.overrides.append(f"model.init={json.dumps(os.path.expanduser(args.init))}")
     return args
 
 

@@ -48,6 +48,13 @@ def test_each_word_goes_where_it_belongs(words: str, resume: bool | Path, overri
     assert (args.config, args.resume, args.overrides) == (Path(CONFIG), resume, overrides)
 
 
+def test_a_quoted_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    args = train.parse_args([CONFIG, "--resume", "~/run", "--init", "~/a.pt"])
+    assert args.resume == Path("/home/me/run")
+    assert args.overrides == ['model.init="/home/me/a.pt"']
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
