@@ -6,9 +6,6 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -156,6 +153,8 @@ def _share(kept: Tensor) -> str:
 
 def _sheet(rows: Sequence[_Row]) -> np.ndarray:
     """Return the rows drawn below each other, each with its text on the right."""
+    from matplotlib.figure import Figure  # half a second, which only what draws should wait for
+
     num_tiles = len(rows[0].tiles)
     size = (TILE_INCHES * (num_tiles + TEXT_TILES), (TILE_INCHES + 0.15) * len(rows) + 0.3)
     figure = Figure(figsize=size, dpi=100)
@@ -170,6 +169,8 @@ def _sheet(rows: Sequence[_Row]) -> np.ndarray:
 
 
 def _draw(axis: Any, tile: _Tile, above: str) -> None:
+    from matplotlib.patches import Rectangle
+
     height, width = tile.picture.shape[-2:]
     edges = (0, width, height, 0)
     axis.imshow(tile.picture.permute(1, 2, 0).numpy(), interpolation="nearest", extent=edges)
@@ -198,7 +199,9 @@ def _write(axis: Any, row: _Row) -> None:
     axis.text(0.02, 1 - used, lines, va="top", fontsize=min(FONT_SIZE, fitting), parse_math=False)
 
 
-def _pixels(figure: Figure) -> np.ndarray:
+def _pixels(figure: Any) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -5,7 +5,7 @@ Fuse", NeurIPS 2021, section 3.1). The keys and values of an image are projected
 every text that meets the image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
-from transformers.activations import ACT2FN
+
+BERT_ACTIVATION = "gelu"
+"""BERT's own, and the default."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Intermediate(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = activation(config.hidden_act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.dense(x))
@@ -319,7 +321,7 @@ class MLMHead(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = activation(config.hidden_act)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.apply(lambda module: init_bert_weights(module, config.initializer_range))
@@ -327,6 +329,19 @@ class MLMHead(nn.Module):
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         """Return logits [..., vocabulary] for hidden [..., D] and word embeddings [vocabulary, D]."""
         return F.linear(self.LayerNorm(self.activation(self.dense(hidden))), word_embeddings, self.bias)
+
+
+def activation(name: str) -> nn.Module:
+    """Return an activation by transformers' name for it."""
+    return nn.GELU() if name == BERT_ACTIVATION else activations()[name]
+
+
+def activations() -> Mapping[str, nn.Module]:
+    """Return all activations that transformers has, by name."""
+    # imported when one is asked for: it takes most of a second, which BERT's own need not wait for
+    from transformers.activations import ACT2FN
+
+    return ACT2FN
 
 
 def key_mask(mask: Tensor) -> Tensor:

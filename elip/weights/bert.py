@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from transformers import BertConfig
-from transformers.activations import ACT2FN
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -23,7 +22,7 @@ from transformers.utils import (
 
 from elip.config.schema import TextConfig
 from elip.errors import CheckpointError, ConfigError, did_you_mean
-from elip.models.text import MLMHead, TextEncoder
+from elip.models.text import BERT_ACTIVATION, MLMHead, TextEncoder, activations
 from elip.weights.fitting import LoadReport, Rules, fit, score
 from elip.weights.reading import read_tensors, require_regular
 from elip.weights.wrappings import described, unwrap
@@ -84,13 +83,14 @@ def _check_shape(bert: BertConfig) -> None:
             (bert.pad_token_id or 0) >= bert.vocab_size,
             f"pad_token_id: {bert.pad_token_id} is beyond the {bert.vocab_size} words of vocab_size.",
         ),
-        (
-            bert.hidden_act not in ACT2FN,
-            f"hidden_act: transformers has no {bert.hidden_act!r}.{did_you_mean(str(bert.hidden_act), ACT2FN)}",
-        ),
     ):
         if wrong:
             raise ConfigError(f"model.text.options.{message}")
+    name = bert.hidden_act
+    if name != BERT_ACTIVATION and name not in activations():
+        raise ConfigError(
+            f"model.text.options.hidden_act: transformers has no {name!r}.{did_you_mean(str(name), activations())}"
+        )
 
 
 def load_bert(config: TextConfig, encoder: TextEncoder, mlm_head: MLMHead | None = None) -> None:

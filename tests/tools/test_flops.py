@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 from unittest import mock
@@ -308,3 +310,11 @@ def test_every_example_of_the_help_is_a_command_that_is_understood() -> None:
         python, tool, *args = shlex.split(example)
         assert (python, tool) == ("python", "tools/flops.py")
         flops.check_args(flops.parse_args(args))
+
+
+@pytest.mark.slow
+def test_a_count_waits_for_no_library_that_it_does_not_need() -> None:
+    heavy = {"matplotlib", "fvcore", "tensorboard", "scipy", "transformers.activations"}
+    code = f"import sys, tools.flops; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
