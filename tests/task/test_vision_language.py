@@ -1,11 +1,13 @@
 """What tasks on images and texts have in common."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from elip.data.datasets import SampleKey
 from elip.data.transforms import CLIP, Normalize
-from tests.tasks.small import small_task
+from tests.tasks.small import FILES, FURTHER, small_run, small_task
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("clip", CLIP), ("encoder", Normalize((0.5,) * 3, (0.5,) * 3))])
@@ -18,3 +20,12 @@ def test_images_are_normalised_by_what_the_config_asks_for(tiny: list[str], sett
         levels = (image * std + mean) * 255
         torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)  # of 8 bits, under no other normalisation
     assert torch.equal(shown.to_pixels(shown[0]["image"]), expected.to_pixels(shown[0]["image"]))
+
+
+@pytest.mark.parametrize("name", ["pretrain", *FILES])
+def test_a_task_tells_its_vocabulary_and_the_files_it_reads_beside_those_of_the_data(
+    name: str, digits: Path, tiny: list[str]
+) -> None:
+    task = small_task(name, small_run(name, digits, tiny))
+    assert task.vocabulary() == task.tokenizer.fingerprint()
+    assert list(task.data_files()) == [f"{digits}/{file}.json" for file in FURTHER.get(name, {}).values()]
