@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol, TypeVar, overload
+from typing import Protocol, TypeVar, cast, overload
 
 import timm
 import torch
 from PIL import Image
+from timm.layers import PatchEmbed
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -24,7 +25,7 @@ from elip.efficiency.task_cost import TaskCost, task_cost
 from elip.efficiency.vision_cost import VisionCost, vision_cost
 from elip.errors import ConfigError, DataError, did_you_mean
 from elip.models.albef import build_reducer
-from elip.models.vision import VisionEncoder
+from elip.models.vision import VisionEncoder, warn_of_unseen_pixels
 from elip.reduction.reducer import TokenReducer
 from elip.registry import REDUCERS, TASKS
 from elip.task.preflight import dry_build
@@ -163,6 +164,7 @@ class TaskModel:
             config = config.model_copy(update={"reducer": reducer, "eval": evaluation})
         if config.train.device != "cpu" and torch.cuda.is_available():
             return task_cost(TASKS.build(config.task.name, config).to("cuda"), images)
+        _ = self._encoders.without_values  # warns of what is odd about it
         if task := dry_build(config):
             with suppress(NoValuesError):
                 return task_cost(task, images)
@@ -188,7 +190,9 @@ class _Encoders:
     def without_values(self) -> VisionEncoder:
         try:
             with META:
-                return create_vision_encoder(self._config.model_copy(update={"weights": None}), self._num_classes)
+                encoder = create_vision_encoder(self._config.model_copy(update={"weights": None}), self._num_classes)
+            warn_of_unseen_pixels(self._config.image_size, cast(PatchEmbed, encoder.patch_embed).patch_size[0])
+            return encoder
         except Exception:  # a version of timm that computes while it builds; what else is wrong shows with values
             return self.with_values
 

@@ -196,7 +196,7 @@ def _differentiates(args: Sequence[Any]) -> bool:
     return _any_requires_grad(args)
 
 
-def _heirs(parent: type) -> Iterator[Any]:
+def _heirs(parent: Any) -> Iterator[Any]:
     for heir in parent.__subclasses__():
         yield heir
         yield from _heirs(heir)

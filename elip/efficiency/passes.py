@@ -81,7 +81,9 @@ def to_device_of(model: nn.Module, tensor: Tensor) -> Tensor:
 def _on_meta(model: nn.Module) -> Iterator[None]:
     """Return a context in which parameters and buffers have no values; what was one tensor stays one."""
     twins: dict[int, Tensor] = {}
-    registers = [register for part in model.modules() for register in (part._parameters, part._buffers)]
+    registers: list[dict[str, Any]] = [
+        register for part in model.modules() for register in (part._parameters, part._buffers)
+    ]
     before = [(register, dict(register)) for register in registers]
     try:
         for register in registers:
@@ -196,8 +198,8 @@ def _places(index: Any) -> Sequence[Any]:
 class _CpuAttention(TorchFunctionMode):
     """Gives attention the kernel that it has on the CPU.
 
-    The meta device has fused attention for none but itself, which would be written out, and would then keep whole
-    matrices for the backward pass.
+    For the meta device torch has no fused one: it would write attention out, and keep whole matrices for the backward
+    pass, which nobody's memory has to hold.
     """
 
     def __torch_function__(
@@ -207,6 +209,10 @@ class _CpuAttention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and args and args[0].is_meta:
             return _attention(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+_FLASH = 1
+"""Number of the fused kernel in torch's `SDPBackend`."""
 
 
 def _attention(
@@ -219,9 +225,10 @@ def _attention(
     scale: float | None = None,
     **rest: Any,
 ) -> Tensor:
-    q, k, v, mask = (None if t is None else _like_on_cpu(t) for t in (query, key, value, attn_mask))
-    flash = not any(rest.values()) and torch._fused_sdp_choice(q, k, v, mask, dropout_p, is_causal, scale=scale) == 1
-    if not flash:
+    q, k, v = map(_like_on_cpu, (query, key, value))
+    mask = None if attn_mask is None else _like_on_cpu(attn_mask)
+    chosen = torch._fused_sdp_choice(q, k, v, mask, dropout_p, is_causal, scale=scale)
+    if chosen != _FLASH or any(rest.values()):
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **rest)
     fused, added = _aten._scaled_dot_product_flash_attention_for_cpu, attn_mask
     if added is not None and added.dtype == torch.bool:

@@ -179,10 +179,10 @@ def measure_properties(encoder: VisionEncoder, reducer: TokenReducer) -> Propert
         reducer: made for that encoder. One that needs a text gets a made-up text [CLS].
     """
     model = Classifier(encoder, reducer)
-    return without_values(model, lambda: _measure(model))
+    return without_values(model, lambda: _measure(model, reducer))
 
 
-def _measure(model: "Classifier") -> Properties:
+def _measure(model: "Classifier", reducer: TokenReducer) -> Properties:
     batch_size, encoder = 2, model.encoder
     with undisturbed(model, training=False), torch.no_grad():
         inputs = tuple(torch.cat([tensor] * batch_size) for tensor in model.example())
@@ -191,7 +191,7 @@ def _measure(model: "Classifier") -> Properties:
         saved = saved_bytes(lambda: model.loss(*inputs), model)
     whole = encoder.num_prefix_tokens + encoder.grid[0] * encoder.grid[1]
     return Properties(
-        added_parameters=sum(p.numel() for p in model.reducer.parameters()),
+        added_parameters=sum(p.numel() for p in reducer.parameters()),
         drops_in_training=model.blocks[-1].mlp < whole,
         saved_bytes=saved / batch_size,
         has_source=has_source,

@@ -188,7 +188,18 @@ def _check_patches(vit: VisionTransformer, side: int) -> None:
     patch: int = vit.patch_embed.patch_size[0]
     if side < patch:
         raise ConfigError(f"model.vision.image_size: {side} px is less than one patch of {patch} px.")
-    if side % patch and not vit.patch_embed.proj.weight.is_meta:  # one without memory is built to try, and then again
+    if not vit.patch_embed.proj.weight.is_meta:  # one without memory is built to try, and then again
+        warn_of_unseen_pixels(side, patch)
+
+
+def warn_of_unseen_pixels(side: int, patch: int) -> None:
+    """Warn of pixels that no patch sees, if there are any.
+
+    Args:
+        side: of the image, pixels.
+        patch: side of a patch, pixels.
+    """
+    if side % patch:
         logger.warning(
             "model.vision.image_size: %d px are no multiple of the patches' %d px: the %d px at the right and at the "
             "bottom of each image are not seen; take %d or %d",
