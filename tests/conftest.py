@@ -18,6 +18,13 @@ settings.register_profile("elip", deadline=None, max_examples=50)  # no test is 
 settings.load_profile("elip")
 
 PROJECT = Path(__file__).parents[1]
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no test after bytes: archives hold the time they were made at, and all workers must find the same tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 WriteJson = Callable[..., Path]
 
 
