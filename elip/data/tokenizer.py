@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _TEXTS_AT_ONCE = 500
-_PROBE = (
-    "a A \u00e9 \u00c9 \u72d7\u72ac a-a a\u0301\tA"
+_PROBE = "a A \u00e9 \u00c9 \u72d7\u72ac a-a a\u0301\tA"
 """What rules on letter case, accents, Chinese characters, hyphens and white space differ in."""
-)
 
 
 class TextBatch(NamedTuple):
