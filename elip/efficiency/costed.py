@@ -200,7 +200,7 @@ class _Encoders:
         """Return what `measure` gives for the encoder and a reducer, with values where it cannot do without."""
         encoder = self.without_values
         with suppress(NoValuesError):
-            with META:
+            with META:  # a reducer's own parameters, too
                 made = build_reducer(reducer, encoder, text_width or encoder.width)
             return measure(encoder, made)
         encoder = self.with_values

@@ -92,7 +92,7 @@ class _Operators(TorchDispatchMode):
             if out is NotImplemented:
                 raise self.unknown(name)
             return out
-        out = func(*args, **kwargs)
+        out = func(*args, **kwargs)  # first: what comes out is a part of what it costs
         self.seen.add(name)
         self.look_up(name, [*args, *kwargs.values()], out)
         return out
@@ -112,6 +112,7 @@ class _Operators(TorchDispatchMode):
         """Enter the MACs of one operator on `inputs`, unless it runs in a function that is counted as a whole."""
         if self.paused:
             return
+        # below autograd the outputs do not know yet whether they have a gradient; the inputs do
         has_gradient = self.under_gradient or (torch.is_grad_enabled() and _any_requires_grad(inputs))
         path = self._running[-1].path if self._running else ""
         self._works[Work(running_part(self._running), path, has_gradient, kind)] += macs

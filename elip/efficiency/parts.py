@@ -54,6 +54,7 @@ def places_of(model: nn.Module) -> dict[int, Place]:
     parts: dict[str, str | None] = {}
     places = {}
     for path, module in model.named_modules():
+        # named_modules goes from the outside in, so that what is around a module has its part already
         above = parts.get(path.rpartition(".")[0]) if path else None
         own: str | None = getattr(module, "cost_part", None)
         parts[path] = _chosen([above, own])

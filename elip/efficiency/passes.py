@@ -114,13 +114,16 @@ class _KnownValues(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if not any(tensor.is_meta for tensor in tensors):
+            # no more than these: zeros that are filled later with what is not known would still pass for known
             if func.overloadpacket in _KEPT and kwargs.get("device") == META:
                 kwargs = {**kwargs, "device": torch.device("cpu")}
             return func(*args, **kwargs)
         if not all(tensor.is_meta for tensor in tensors):
             if func._schema.is_mutable and not args[0].is_meta:
                 raise NoValuesError(f"{func} would write what is not known into a tensor that is.")
-            if func.overloadpacket in _INDEXED:
+            if (
+                func.overloadpacket in _INDEXED
+            ):  # how many places of a mask are true, torch would ask of the meta device
                 args = [args[0], [place for index in args[1] for place in _places(index)], *args[2:]]
             if func.overloadpacket is _aten.index and _is_uniform(known := args[0]):
                 return known.new_full(_shaped(func, *_without_values(args, kwargs)).shape, known.flatten()[0].item())

@@ -82,6 +82,7 @@ def watch_encoders(model: nn.Module, remember: Callable[[EncoderCall], None], wa
             image, reducer = _of_first_images(given["image"]), given.get("reducer")
             remember(EncoderCall(encoder, encoder.training, image, reducer, guide, output.blocks))
 
+    # a momentum copy runs in training mode too, and sees whole images: it must not pass for the encoder that is trained
     twins = {id(copy) for part in model.modules() if isinstance(part, MomentumTwins) for copy in encoders_of(part)}
     for encoder in encoders_of(model):
         if id(encoder) not in twins:

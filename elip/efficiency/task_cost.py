@@ -67,6 +67,7 @@ def task_cost(task: Task, images: Sequence[Tensor] | None = None) -> TaskCost:
         ElipError: there is work whose cost, or whose part of the model, is not known.
     """
     inferred = without_values(task, lambda: _infer(task, images))
+    # apart from the inferences: where one of the two needs values, the other may do without
     steps = without_values(task, lambda: [_train(task, batch) for batch in inferred.batches])
     memory = steps
     if next(task.parameters()).is_cuda:  # counted on the meta device, and kept by the kernels of another one

@@ -121,7 +121,7 @@ def _count(model: "Classifier", images: Sequence[Tensor] | None) -> list[Pass]:
     with undisturbed(model, training=False), torch.no_grad():
         first = model.count(model.example())
         if not adaptive(first.blocks):
-            return [first]
+            return [first]  # pictures may be slow to open, and none of them would cost anything else
         return [model.count(model.example(image)) for image in images or model.noise(NOISE_IMAGES)]
 
 

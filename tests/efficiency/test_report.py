@@ -135,6 +135,14 @@ def test_a_task_has_tables_of_inference_training_step_and_memory() -> None:
     assert memory.rows == [["none", "2.00", "1.90", "1.2", "0.50"]]
 
 
+def test_a_part_that_a_module_from_elsewhere_names_has_a_figure_and_a_column() -> None:
+    adapted = record(replace(TASK, train_forward=replace(STEP, others={"adapter": 5e8})), "random")
+    assert adapted["train_forward"]["adapter"] == 0.5
+    _, training, _ = tables([record(TASK), adapted], record(TASK))
+    assert training.header[-3:] == ["adapter", "forward+backward", "ratio"]
+    assert [row[7] for row in training.rows] == ["0.00", "0.50"]
+
+
 def test_the_cuda_peak_is_shown_where_it_was_taken() -> None:
     on_cuda = record(replace(TASK, peak_cuda_bytes=5_000_000))
     assert tables([on_cuda], on_cuda)[-1].header[-1] == "CUDA peak at batch 2, MB"
