@@ -205,13 +205,19 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_log(tmp_path: Path) ->
     assert not (tmp_path / "tensorboard").exists()
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder in one step, since another thread may be writing into it."""
+    gone = folder.rename(folder.with_name(f"{folder.name}-gone"))
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def test_what_is_removed_during_a_run_is_there_again_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(stub_config(tmp_path / "whole"))
     folder = tmp_path / "harmed"
 
     def remove_files() -> None:
         (folder / "log.jsonl").unlink()
-        shutil.rmtree(folder / "tensorboard")
+        remove(folder / "tensorboard")
 
     train(stub_config(folder), before_step=harm_at(7, remove_files))
     assert read_log(folder) == read_log(tmp_path / "whole")
@@ -228,7 +234,7 @@ def test_an_output_folder_removed_during_a_run_is_there_again_and_told(
 ) -> None:
     train(stub_config(tmp_path / "whole"))
     folder = tmp_path / "deep" / "harmed"
-    train(stub_config(folder), before_step=harm_at(7, lambda: shutil.rmtree(tmp_path / "deep")))
+    train(stub_config(folder), before_step=harm_at(7, lambda: remove(tmp_path / "deep")))
     assert read_log(folder) == read_log(tmp_path / "whole")
     assert [event.step for event in events_of(folder).Scalars("train/loss")] == [*range(1, 11)]
     assert (folder / "checkpoint-00000010.pt").is_file()
