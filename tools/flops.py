@@ -77,6 +77,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--per-block", action="store_true", help="show the tokens in each block, too")
     parser.add_argument(
+        "--cross-check", action="store_true", help="with --vit: say what fvcore counts without reduction, too"
+    )
+    parser.add_argument(
         "--properties",
         action="store_true",
         help="with --vit: measure what else tells reducers apart: parameters, memory, dropping in training, source map",
@@ -119,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0  # nobody sees a table, so that nobody needs the baseline
     shown, baseline = report.beside_baseline(records)
     found = tables(shown, baseline, args.per_block)
-    notes = [LEGEND, *report.notes(shown, baseline)]
+    notes = [LEGEND, *report.notes(shown, baseline), *report.cross_check(baseline)]
     if args.markdown:
         write(args.markdown, document(found, notes, as_markdown), "--markdown")
     if not to_stdout:
@@ -134,6 +137,8 @@ def check_args(args: argparse.Namespace) -> None:
     for name, instead in (("image_size", "model.vision.image_size=PX"), ("weights", "model.vision.weights=FILE")):
         if args.config and getattr(args, name):
             raise ConfigError(f"--{name.replace('_', '-')} goes with --vit; with --config, give {instead}.")
+    if args.config and args.cross_check:
+        raise ConfigError("--cross-check goes with --vit: fvcore traces a plain ViT.")
     if args.config and args.properties:
         raise ConfigError("--properties goes with --vit; a config's tables tell parameters and memory anyway.")
     for name, unit in (("image_size", "of pixels"), ("images", "of pictures")):
@@ -200,6 +205,13 @@ class Report:
         if self._args.target_gmacs:
             notes += [_found(record) for record in records if record["reducer"] != BASELINE]
         return notes + self._left_out
+
+    def cross_check(self, baseline: Record) -> list[str]:
+        """Return what fvcore counts beside our own count, where that was asked for."""
+        if not (self._args.cross_check and isinstance(self._model, PlainVit)):
+            return []
+        theirs = self._model.fvcore_macs() / 1e9
+        return [f"Without reduction fvcore counts {theirs:.4f} GMACs, this command {baseline['vision_gmacs']:.4f}."]
 
     def _of_text(self, record: Record, baseline: Record) -> str:
         """Return what a reducer that needs a text does without one."""

@@ -19,10 +19,11 @@ from elip.config.schema import ReducerConfig, RunConfig, VisionConfig
 from elip.data.annotations import load_annotations
 from elip.data.images import ImageFolder
 from elip.data.transforms import CLIP, EvalTransform, Normalize, choose_normalize
+from elip.efficiency.cross_check import fvcore_macs
 from elip.efficiency.passes import META, NoValuesError
 from elip.efficiency.plan import Params, meet_budget
 from elip.efficiency.task_cost import TaskCost, task_cost
-from elip.efficiency.vision_cost import VisionCost, vision_cost
+from elip.efficiency.vision_cost import Classifier, VisionCost, vision_cost
 from elip.errors import ConfigError, DataError, did_you_mean
 from elip.models.albef import build_reducer
 from elip.models.vision import VisionEncoder, warn_of_unseen_pixels
@@ -126,6 +127,12 @@ class PlainVit:
 
     def cost(self, reducer: ReducerConfig, images: Images) -> VisionCost:
         return self.measure(reducer, partial(vision_cost, images=images))
+
+    def fvcore_macs(self) -> int:
+        """Return what fvcore counts for one image, all tokens kept."""
+        model = Classifier(self._encoders.with_values, None).eval()
+        with torch.no_grad():
+            return fvcore_macs(model, model.noise(1))
 
     def transform(self, image: Image.Image) -> Tensor:
         own = self._encoders.without_values.normalization

@@ -1,6 +1,5 @@
 """Other ways to count the products of matrices in a forward pass, which share no handler with the toolkit's."""
 
-import warnings
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -10,22 +9,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from elip.models.vision import VisionEncoder
-
-with warnings.catch_warnings():  # fvcore compiles losses with torch.jit.script when it is imported
-    warnings.simplefilter("ignore", FutureWarning)
-    from fvcore.nn import FlopCountAnalysis
-
-
-def fvcore_macs(module: nn.Module, image: torch.Tensor) -> int:
-    """Return what fvcore counts in a traced pass; attention, which it passes over without a word, is added."""
-
-    def attention(inputs: list[Any], outputs: list[Any]) -> int:
-        query, key, out = (part.type().sizes() for part in (inputs[0], inputs[1], outputs[0]))
-        return (prod(query) + prod(out)) * key[-2]
-
-    handlers = {"aten::scaled_dot_product_attention": attention, "aten::layer_norm": lambda inputs, outputs: 0}
-    analysis = FlopCountAnalysis(module, image).set_op_handle(**handlers)
-    return int(analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
 
 
 def torch_macs(module: nn.Module, inputs: Sequence[Any]) -> int:

@@ -50,6 +50,13 @@ def test_deit_small_costs_what_is_published(command: Command) -> None:
     assert record["tokens"] == [197] * 12
 
 
+def test_fvcore_counts_the_same_without_reduction(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flops.main([*TINY_VIT, "--reducer", TOPK, "--cross-check"]) == 0
+    found = re.search(r"fvcore counts (\S+) GMACs, this command (\S+)\.\n", capsys.readouterr().out)
+    assert found is not None
+    assert found[1] == found[2] > "0.05"
+
+
 def test_json_holds_the_reducers_asked_for_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--reducer", ELIP, "--reducer", "none"]
     assert [r["reducer"] for r in run_json(capsys, *TINY_VIT, *asked)] == ["elip", "none"]
