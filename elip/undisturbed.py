@@ -10,7 +10,9 @@ from elip.rng import rng_state, seed_everything, set_rng_state
 
 
 @contextmanager
-def undisturbed(module: nn.Module | None = None, *, training: bool = False, seed: int = 0) -> Iterator[None]:
+def undisturbed(
+    module: nn.Module | None = None, *, training: bool = False, seed: int = 0, buffers: bool = True
+) -> Iterator[None]:
     """Return a context with random numbers of its own, after which all is as if it had not been.
 
     Afterwards each part of the module is in the mode it was in, buffers hold what they held, and
@@ -20,12 +22,13 @@ def undisturbed(module: nn.Module | None = None, *, training: bool = False, seed
         module: to train or not in there; None where only random numbers are kept apart.
         training: whether it trains.
         seed: of the random numbers in there, the same each time.
+        buffers: keep a copy of them to put back; not needed for what changes none, and queues are large.
     """
     parts = [] if module is None else list(module.modules())
     modes = [part.training for part in parts]
-    buffers = [
+    kept = [
         (part, name, buffer, buffer.clone())
-        for part in parts
+        for part in (parts if buffers else [])
         for name, buffer in part._buffers.items()
         if buffer is not None
     ]
@@ -39,6 +42,6 @@ def undisturbed(module: nn.Module | None = None, *, training: bool = False, seed
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode  # not by train(), which would go down into the parts
         with torch.no_grad():
-            for part, name, buffer, value in buffers:
+            for part, name, buffer, value in kept:
                 part._buffers[name] = buffer.copy_(value)
         set_rng_state(before)

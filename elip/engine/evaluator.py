@@ -33,7 +33,8 @@ def evaluate(task: Task, split: str, config: RunConfig, run: Run) -> EvalResult:
         EvaluationStopped: `run.must_stop`.
     """
     evaluator = RankEvaluator(run, config.eval.batch_size, usable_workers(config.data.num_workers))
-    with undisturbed(task, training=False, seed=config.train.seed), torch.no_grad():
+    # Evaluations change no buffer (`elip.testing.check_task` holds tasks to it), so that no queue is copied for them.
+    with undisturbed(task, training=False, seed=config.train.seed, buffers=False), torch.no_grad():
         return task.evaluate(split, evaluator)
 
 
