@@ -1,7 +1,8 @@
 """Settings of the whole suite, small files, and the tiny pictures and config that tests train on."""
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 from PIL import Image
 
 from elip.data.digitscenes import build
+from elip.registry import REDUCERS, TASKS
 
 torch.set_num_threads(1)  # the models are tiny: threads would only wait for each other
 settings.register_profile("elip", deadline=None, max_examples=50)  # no test is judged by its speed
@@ -23,6 +25,18 @@ PROJECT = Path(__file__).parents[1]
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name no test after bytes: archives hold the time they were made at, and all workers must find the same tests."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.fixture(autouse=True)
+def _plug_ins_end_with_their_test() -> Iterator[None]:
+    """Forget the plug-ins that a test loads: "all reducers" must mean the same whatever ran before in the process."""
+    before = {registry: set(registry.names()) for registry in (REDUCERS, TASKS)}
+    yield
+    for registry, names in before.items():
+        for name in set(registry.names()) - names:
+            module = registry.get(name).__module__
+            registry.discard(module)
+            sys.modules.pop(module, None)
 
 
 WriteJson = Callable[..., Path]

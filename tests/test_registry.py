@@ -40,12 +40,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 @pytest.fixture
 def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to put plug-ins in; whatever they register or import is forgotten afterwards."""
+    """A folder to put plug-ins in; whatever they import is forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    names = set(REDUCERS.names())
     yield tmp_path
-    for name in set(REDUCERS.names()) - names:
-        REDUCERS.discard(REDUCERS.get(name).__module__)
     for name, module in list(sys.modules.items()):
         if str(tmp_path) in str(getattr(module, "__file__", "")):
             del sys.modules[name]

@@ -81,7 +81,11 @@ class Albef(nn.Module):
 
 def build_reducer(config: ReducerConfig, encoder: VisionEncoder, text_width: int | None = None) -> TokenReducer:
     """Return the reducer that the config names, made for that encoder."""
-    reducer: TokenReducer = REDUCERS.build(config.name, encoder.info(text_width), **config.params)
+    reducer = REDUCERS.build(config.name, encoder.info(text_width), **config.params)
+    if not isinstance(reducer, TokenReducer):
+        raise ConfigError(
+            f"reducer {config.name!r}: its class {type(reducer).__name__} is no elip.reduction.TokenReducer."
+        )
     reducer.strict = config.strict
     return reducer
 

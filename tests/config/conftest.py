@@ -49,9 +49,9 @@ class Needy:
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Register the tiny tasks and reducers of these tests, and forget them afterwards."""
+    """Register the tiny tasks and reducers of these tests, and forget them after each file."""
     path = tmp_path_factory.mktemp("plugins") / "tiny.py"
     path.write_text(PLUGIN)
     config = path.with_suffix(".yaml")

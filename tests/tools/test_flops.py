@@ -273,6 +273,16 @@ def test_a_reducer_from_a_file_is_costed(tmp_path: Path, capsys: pytest.CaptureF
     assert record["tokens"][2:4] == [17, 9]
 
 
+def test_a_class_that_is_no_reducer_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = tmp_path / "wrong.py"
+    plugin.write_text(
+        "from elip.registry import REDUCERS\n\n"
+        "@REDUCERS.register('flops_wrong')\nclass Wrong:\n    def __init__(self, encoder): ...\n"
+    )
+    assert flops.main([*TINY_VIT, "--plugins", str(plugin), "--reducer", "flops_wrong"]) == 2
+    assert "reducer 'flops_wrong': its class Wrong is no elip.reduction.TokenReducer." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from elip.config import load_config
-from elip.registry import TASKS
 from tools import train
 
 from .conftest import Command
@@ -163,13 +162,10 @@ def test_a_plug_in_of_a_config_is_in_the_help_and_what_is_no_section_stays_the_c
         "@TASKS.register('test_mine')\nclass Mine:\n    'Mine alone.'\n\n    Config = MineConfig\n"
     )
     (folder / "mine.yaml").write_text("task: test_mine\nplugins: [mine.py]")
-    try:
-        text = shown(capsys, "--help-config", "task.test_mine", "mine.yaml")
-        assert text.startswith("task: {name: test_mine}  # Mine alone.\n")
-        assert "\n  depth = 3                           whole number\n      How deep it goes.\n" in text
-        assert text in shown(capsys, "--help-config", "mine.yaml")
-    finally:
-        TASKS.discard(TASKS.get("test_mine").__module__)
+    text = shown(capsys, "--help-config", "task.test_mine", "mine.yaml")
+    assert text.startswith("task: {name: test_mine}  # Mine alone.\n")
+    assert "\n  depth = 3                           whole number\n      How deep it goes.\n" in text
+    assert text in shown(capsys, "--help-config", "mine.yaml")
 
 
 def test_the_configs_that_come_with_the_toolkit_are_listed_by_paths_that_load_anywhere(
