@@ -1,0 +1,1 @@
+"""The lab: reducers set beside each other, with and without training, with honest intervals."""
