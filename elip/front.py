@@ -29,7 +29,14 @@ def list_reducers() -> list[str]:
 
 
 def reduced(
-    vit: nn.Module, name: str, /, *, text_width: int | None = None, strict: bool = False, **params: Any
+    vit: nn.Module,
+    name: str,
+    /,
+    *,
+    text_width: int | None = None,
+    strict: bool = False,
+    until: float | None = None,
+    **params: Any,
 ) -> Reduced:
     """Return a ViT under a token reducer: a new module with the model's own interface, over the same weights.
 
@@ -48,6 +55,8 @@ def reduced(
         name: of the reducer, one of `list_reducers()`.
         text_width: width of the hidden states of texts, for a reducer that needs them; None for the ViT's own.
         strict: fail, instead of keeping all tokens, where the reducer needs a text and there is none.
+        until: share of a training, in (0, 1), from which on all tokens are kept, for `walk` with a guide that tells the
+            progress; all other passes, which are after training, keep all tokens then. None for never.
         params: of the reducer.
 
     Raises:
@@ -58,7 +67,9 @@ def reduced(
     make_host = host_class(vit)
     host = make_host(vit)
     reducer = REDUCERS.build(name, encoder_info(host, text_width or host.width), **params)
-    reducer.strict = strict
+    if until is not None and not 0 < until < 1:
+        raise ElipError(f"until: expected a share of the training between 0 and 1, got {until!r}.")
+    reducer.strict, reducer.until = strict, until
     weight = next(vit.parameters())
     model = shared(vit, make_host.reduced_class(vit))
     model.reducer = reducer.to(weight.device, weight.dtype).train(vit.training)

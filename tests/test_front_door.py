@@ -215,6 +215,16 @@ def test_a_text_decides_in_the_walk_and_is_missed_elsewhere(
         elip.reduced(vit, "elip", strict=True, begin=[1], look_ahead=[1], keep_ratio=[0.5])(image)
 
 
+def test_a_reduction_may_end_within_a_training_of_ones_own(vit: VisionTransformer) -> None:
+    model, image = elip.reduced(vit, "evit", until=0.75, **EVIT), picture(vit)
+    left = [model.walk(image, guide=Guide(progress=progress)).tokens.num_tokens for progress in (0.7, 0.75)]
+    assert left[0] < left[1] == 16
+    torch.testing.assert_close(model(image), vit(image))  # as it is after training
+    assert elip.cost(model).ratio < 1  # of what is done while it acts
+    with pytest.raises(ElipError, match="until: expected a share of the training between 0 and 1, got 1"):
+        elip.reduced(vit, "evit", until=1, **EVIT)
+
+
 class Uneven(TokenReducer):
     """Keeps all patches of the first image, and every other one of the second."""
 

@@ -198,8 +198,10 @@ class Report:
 
     def notes(self, records: Sequence[Record], baseline: Record) -> list[str]:
         """Return what to say below the tables."""
-        needing = {record["reducer"]: record for record in records if record["requires_text"]}
+        ending = [record for record in records if "until" in record["options"] and record["reducer"] != BASELINE]
+        needing = {r["reducer"]: r for r in records if r["requires_text"] and (self._args.vit or r not in ending)}
         notes = [f"{name} {self._of_text(record, baseline)}" for name, record in needing.items()]
+        notes += [f"{record['label']}: {self._of_end(record['options']['until'])}" for record in ending]
         if any(record["vision_spread"] for record in records):
             notes.append(f"±: standard deviation between images; mean of {self._source_of_images()}.")
         if self._args.target_gmacs:
@@ -220,6 +222,12 @@ class Report:
         if record["tokens"] == baseline["tokens"]:
             return "needs a text, and this task encodes images alone: it keeps all tokens."
         return "needs a text, which is there in this inference; where images are encoded alone, it keeps all tokens."
+
+    def _of_end(self, until: float) -> str:
+        """Return what a reducer that is over before training is counts as."""
+        if self._args.vit:
+            return f"acts in the first {until:g} of a training, and is costed as it is then."
+        return f"all tokens are kept from {until:g} of the training on, and in an inference; a step is one before that."
 
     def _if_it_fits(self, name: str) -> list[Record]:
         """Return the record of a reducer that nobody named; none, and a note, if it does not fit this model."""

@@ -6,7 +6,7 @@ bases', overrides over all files. Mappings are merged key by key; lists and ever
 
 The keys of `task:` and `reducer:` belong to the task and the reducer that `name` picks (`reducer: tome` is short for
 `reducer: {name: tome}`). Where a file or an override picks another one than the files before it, the parameters given
-there for the former are dropped, except `strict`.
+there for the former are dropped, except `strict` and `until`.
 """
 
 import inspect

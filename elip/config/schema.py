@@ -87,11 +87,19 @@ class ReducerConfig(BaseModel):
     name: str = "none"
     strict: bool = False
     """Fail, instead of keeping all tokens, where the reducer needs a text and there is none."""
+    until: float | None = Field(None, gt=0, lt=1)
+    """Share of the training from which on all tokens are kept, in evaluations too, which tunes the model on whole
+    images ("unmasked tuning", Li et al., CVPR 2023, section 3); null: the reducer acts to the end."""
 
     @property
     def params(self) -> dict[str, Any]:
         """The reducer's own parameters."""
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that makes its reduction another one than that of its name: parameters, and `until` if it is set."""
+        return {**self.params, **({} if self.until is None else {"until": self.until})}
 
 
 class TaskConfig(Section):
@@ -201,6 +209,13 @@ class EvalConfig(Section):
     """Reducer for evaluation; null: the one of training."""
     sheets: int = Field(8, ge=0)
     """Examples on a sheet, with the patches that were kept; 0 draws none."""
+
+    @field_validator("reducer")
+    @classmethod
+    def _acts(cls, value: ReducerConfig | None) -> ReducerConfig | None:
+        if value is not None and value.until is not None:
+            raise ValueError("until is for training, after which all tokens are kept: leave it out, or take name: none")
+        return value
 
 
 class RunConfig(Section):

@@ -25,7 +25,7 @@ Key = tuple[str, ...]
 COMMAND_LINE = "command line"
 
 _NAMED: tuple[Key, ...] = (("task",), ("reducer",), ("eval", "reducer"))  # sections whose other keys depend on `name`
-_KEPT = "strict"  # of those other keys, the one that outlives a change of the name
+_KEPT = ("strict", "until")  # of those other keys, the ones that outlive a change of the name
 _PROJECT = Path(__file__).parents[2]
 CONFIGS = _PROJECT / "configs"
 """Folder of the configs that come with the toolkit."""
@@ -88,7 +88,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], key: Key = ()) -> 
     something else.
     """
     if key in _NAMED and "name" in below and above.get("name", below["name"]) != below["name"]:
-        below = {k: v for k, v in below.items() if k == _KEPT}
+        below = {k: v for k, v in below.items() if k in _KEPT}
     merged = dict(below)
     for part, value in above.items():
         if isinstance(value, dict):

@@ -40,8 +40,9 @@ class Row:
 
 
 def label(reducer: ReducerConfig) -> str:
-    """Return the reducer's name with the parameters it was given."""
-    return " ".join([reducer.name, *(f"{key}={json.dumps(value)}" for key, value in reducer.params.items())])
+    """Return the reducer's name with the settings it was given; there are none that change anything without one."""
+    settings = {} if reducer.name == "none" else reducer.settings
+    return " ".join([reducer.name, *(f"{key}={json.dumps(value)}" for key, value in settings.items())])
 
 
 def to_record(row: Row) -> Record:
@@ -55,7 +56,7 @@ def to_record(row: Row) -> Record:
     trace: list[BlockTrace] = cost.tokens
     return {
         "reducer": row.reducer.name,
-        "options": row.reducer.params,
+        "options": row.reducer.settings,
         "label": row.label or label(row.reducer),
         "requires_text": REDUCERS.get(row.reducer.name).requires_text,
         "unit": UNIT,
@@ -85,6 +86,7 @@ def _task_record(cost: TaskCost) -> Record:
         **{part: getattr(training, part) / 1e9 for part in ("text", "fusion", "momentum", "heads")},
         "inference_gmacs": inference.total / 1e9,
         "train_step_gmacs": cost.train_step / 1e9,
+        "train_mean_gmacs": cost.train_mean / 1e9,
         "inference": _parts(inference),
         "train_forward": _parts(training),
         "parameters": cost.parameters,
@@ -231,7 +233,11 @@ def _training(records: Sequence[Record], baseline: Record) -> Table:
         *_part_columns("train_forward", all_parts(r["train_forward"] for r in records), baseline),
         *_total("train_step_gmacs", "forward+backward", baseline),
     ]
-    return _table(f"One training step, {UNIT}: the parts of its forward pass, then the whole step", records, columns)
+    title = f"One training step, {UNIT}: the parts of its forward pass, then the whole step"
+    if any(record["train_mean_gmacs"] != record["train_step_gmacs"] for record in records):
+        columns += _total("train_mean_gmacs", "mean of training", baseline)
+        title += "; its mean over the whole training, schedules included"
+    return _table(title, records, columns)
 
 
 def _memory(records: Sequence[Record], baseline: Record) -> Table:

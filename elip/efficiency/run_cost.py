@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from elip.efficiency.count import count_macs
 from elip.efficiency.passes import encoders_of, to_device_of, unreduced, without_values
 from elip.efficiency.report import label
-from elip.efficiency.task_cost import train_step_macs
+from elip.efficiency.task_cost import mean_train_step_macs, train_step_macs
 from elip.efficiency.vision_cost import adaptive
 from elip.models.momentum import MomentumTwins
 from elip.models.vision import VisionEncoder
@@ -100,7 +100,7 @@ class RunningCost:
 
     The image encoder's are those of its last training pass: with a warm-up they fall as tokens do. It is counted again
     only when tokens per block have changed, and always under a reducer that keeps different numbers in different
-    images. A whole training step is counted once, with schedules over training at their end.
+    images. A whole training step is counted once, with the reduction in full force and in the mean over the training.
 
     Training goes on as if nothing had been counted: random state and buffers are left as they are. What cannot be
     counted costs the run nothing but its figures: a warning says why.
@@ -119,7 +119,8 @@ class RunningCost:
     def figures(self) -> dict[str, float]:
         """Return, per image: `gmacs/vision`, forward, and `gmacs/train_step`, forward and backward; and their ratios.
 
-        Ratios are to the same without reduction. Empty before the first training pass, and where counting has failed.
+        `gmacs/train_mean` is the mean of such steps over the whole training, during which a reduction may set in and
+        end. Ratios are to the same without reduction. Empty before the first training pass, and where counting has failed.
         """
         call = self._call
         if call is None or not self._countable:
@@ -151,10 +152,13 @@ class RunningCost:
 
 
 def _step_figures(task: Task) -> dict[str, float]:
-    reduced = train_step_macs(task)
+    found = {"train_step": train_step_macs(task), "train_mean": mean_train_step_macs(task)}
     with unreduced(task):
         dense = train_step_macs(task)
-    return {"gmacs/train_step": reduced / 1e9, "gmacs/train_step_ratio": reduced / dense}
+    figures: dict[str, float] = {}
+    for name, macs in found.items():
+        figures |= {f"gmacs/{name}": macs / 1e9, f"gmacs/{name}_ratio": macs / dense}
+    return figures
 
 
 class EvaluationCost:
@@ -169,7 +173,7 @@ class EvaluationCost:
 
     def __init__(self, task: Task) -> None:
         evaluation, training = task.config.eval.reducer, task.config.reducer
-        self._reducer = label(training if evaluation is None else evaluation)
+        self._config = training if evaluation is None else evaluation
         self._call: EncoderCall | None = None
         watch_encoders(task, self._remember, lambda encoder: self._call is None and not encoder.training)
 
@@ -187,16 +191,18 @@ class EvaluationCost:
         note = self._why_dense(call)
         gmacs = self._count(call)
         self._call = None  # counting is a pass, too
-        return {"reducer": "none" if note else self._reducer, "note": note, **gmacs}
+        return {"reducer": "none" if note else label(self._config), "note": note, **gmacs}
 
     def _why_dense(self, call: EncoderCall) -> str | None:
-        reducer = call.reducer
-        if self._reducer == "none":
+        reducer, name = call.reducer, self._config.name
+        if name == "none":
             return None
         if reducer is None:
             return "images are encoded without a reducer"
+        if reducer.is_over(call.guide.progress):
+            return f"tuned on whole images from {reducer.until:g} of the training: all tokens are kept"
         if reducer.requires_text and call.guide.text is None:
-            return f"{self._reducer.split()[0]} needs a text, and images are encoded without one: all tokens are kept"
+            return f"{name} needs a text, and images are encoded without one: all tokens are kept"
         return None
 
     def _count(self, call: EncoderCall) -> dict[str, float | None]:

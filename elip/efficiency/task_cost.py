@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from elip.efficiency.passes import encoders_of, to_device_of, without_values
 from elip.efficiency.resources import peak_cuda_bytes, saved_bytes
 from elip.efficiency.vision_cost import NOISE_IMAGES, BlockTrace, Pass, Spread, adaptive, mean_trace, token_trace
 from elip.models.momentum import MomentumTwins
+from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import BlockTokens, VisionOutput
 from elip.task import Batch, Progress, Task
 from elip.undisturbed import undisturbed
@@ -21,8 +24,10 @@ from elip.undisturbed import undisturbed
 BATCH_SIZE = 2
 """Images in a made-up batch. Costs per image hardly depend on it: only similarities within the batch do."""
 
-_AT_THE_END = Progress(step=1, total_steps=1, steps_per_epoch=1)
-"""Schedules over training have reached their target."""
+MANY_STEPS = 10_000
+"""Steps of a training whose number is not known, for means over it."""
+MOST_COUNTS = 32
+"""Times that a step is counted for such a mean. Between these, which lie where costs change most, it is interpolated."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,9 @@ class TaskCost:
     Args:
         inference: the way the task is used once trained.
         train_forward: the forward pass of a training step.
-        train_step: MACs of forward and backward pass; the latter costs twice of what has a gradient, and nothing for
-            look-ahead and momentum. Recomputing checkpointed activations is not in it.
+        train_step: MACs of forward and backward pass, with the reduction in full force; the latter costs twice of what
+            has a gradient, and nothing for look-ahead and momentum. Recomputing checkpointed activations is not in it.
+        train_mean: the mean of that over the whole training, during which a reduction may set in and end.
         tokens: in each block of the image encoder, in inference.
         parameters: that training changes.
         momentum_parameters: of the momentum copies.
@@ -46,6 +52,7 @@ class TaskCost:
     inference: PassCost
     train_forward: PassCost
     train_step: float
+    train_mean: float
     tokens: list[BlockTrace]
     parameters: int
     momentum_parameters: int
@@ -56,7 +63,7 @@ class TaskCost:
 
 
 def task_cost(task: Task, images: Sequence[Tensor] | None = None) -> TaskCost:
-    """Return what the task costs with its reducer, which is measured at the end of training's schedules.
+    """Return what the task costs with its reducer: in training in full force, in inference as it is once trained.
 
     Args:
         task: on any device; it is left as it was.
@@ -73,12 +80,15 @@ def task_cost(task: Task, images: Sequence[Tensor] | None = None) -> TaskCost:
     if next(task.parameters()).is_cuda:  # counted on the meta device, and kept by the kernels of another one
         memory = [_train(task, batch) for batch in inferred.batches]
     trained, trained_images = sum((step.works for step in steps), Counter[Work]()), BATCH_SIZE * len(steps)
+    train_step = _with_backward(trained) / trained_images
     each = [by_part(one.works, inferred.images) for one in inferred.passes]
     works = sum((one.works for one in inferred.passes), Counter[Work]())
     return TaskCost(
         inference=by_part(works, inferred.images * len(inferred.passes)),
         train_forward=by_part(trained, trained_images),
-        train_step=_with_backward(trained) / trained_images,
+        train_step=train_step,
+        # of made-up images, which may keep other numbers of tokens than the given ones
+        train_mean=mean_train_step_macs(task) * (train_step / train_step_macs(task)),
         tokens=mean_trace([token_trace(one.blocks) for one in inferred.passes]),
         parameters=sum(p.numel() for _, p in task.parameters_to_optimise()),
         momentum_parameters=sum(
@@ -91,19 +101,55 @@ def task_cost(task: Task, images: Sequence[Tensor] | None = None) -> TaskCost:
     )
 
 
-def train_step_macs(task: Task) -> float:
-    """Return the MACs of an image in a training step, forward and backward, once training's schedules are at their end.
+def train_step_macs(task: Task, progress: Progress | None = None) -> float:
+    """Return the MACs of an image in a training step, forward and backward.
 
     Args:
         task: on any device; it is left as it was.
+        progress: of the training; None for the reduction in full force, where schedules have set in and none is over.
     """
+    progress = progress or _full_force(task)
 
     def count() -> Counter[Work]:
         with undisturbed(task, training=True):
             batch = task.example_batch(BATCH_SIZE)
-            return count_macs(task, lambda: _loss(task, batch))
+            return count_macs(task, lambda: _loss(task, batch, progress))
 
     return _with_backward(without_values(task, count)) / BATCH_SIZE
+
+
+def mean_train_step_macs(task: Task, steps: int = MANY_STEPS) -> float:
+    """Return the mean over a whole training of the MACs of an image in a step, forward and backward.
+
+    Warm-ups and `until` are in it. Exact where costs change a few times only, or in a few steps. Where they change all
+    the time it errs by far less than a thousandth: steps are counted where most is uncertain, and costs taken to rise
+    or fall in between.
+
+    Args:
+        task: on any device; it is left as it was.
+        steps: of the training.
+    """
+    known: dict[int, float] = {}
+
+    def cost(step: int) -> float:
+        if step not in known:
+            known[step] = train_step_macs(task, Progress(step, steps, steps))
+        return known[step]
+
+    def uncertainty(gap: tuple[int, int]) -> float:
+        return abs(cost(gap[1]) - cost(gap[0])) * (gap[1] - gap[0] - 1)
+
+    ends = [ceil(reducer.until * steps) for reducer in _reducers(task) if reducer.until is not None]
+    gaps = list(
+        pairwise(sorted({0, *(step for end in ends for step in (end - 1, end) if 0 < step < steps), steps - 1}))
+    )
+    while gaps and len(known) < MOST_COUNTS and uncertainty(widest := max(gaps, key=uncertainty)) > 0:
+        middle = sum(widest) // 2
+        gaps.remove(widest)
+        gaps += [(widest[0], middle), (middle, widest[1])]
+    start = cost(0)  # sums of differences to it: no rounding where nothing changes
+    between = sum((last - first - 1) * ((cost(first) + cost(last)) / 2 - start) for first, last in gaps)
+    return start + (between + sum(cost(step) - start for step in {*chain.from_iterable(gaps)})) / steps
 
 
 class _Inferred(NamedTuple):
@@ -147,9 +193,20 @@ def _train(task: Task, batch: Batch) -> _Step:
         return _Step(works, saved, peak_cuda_bytes(lambda: _loss(task, batch), task))
 
 
-def _loss(task: Task, batch: Batch) -> Tensor:
-    """Return what a training step on a batch minimises, with schedules at their end."""
-    return task.total_loss(task.training_step(_on_device_of(task, batch), _AT_THE_END).losses)
+def _loss(task: Task, batch: Batch, progress: Progress | None = None) -> Tensor:
+    """Return what a training step on a batch minimises, by default with the reduction in full force."""
+    return task.total_loss(task.training_step(_on_device_of(task, batch), progress or _full_force(task)).losses)
+
+
+def _full_force(task: Task) -> Progress:
+    """Return the progress of a training at which its reduction is as strong as it gets."""
+    fraction = min((reducer.full_force for reducer in _reducers(task)), default=1.0)
+    whole = 2**53  # so fine that no step is between the last one and `until`
+    return Progress(floor(fraction * whole), whole, whole)
+
+
+def _reducers(task: Task) -> list[TokenReducer]:
+    return [part for part in task.modules() if isinstance(part, TokenReducer)]
 
 
 def _with_backward(works: Counter[Work]) -> int:

@@ -61,7 +61,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class VisionCost:
-    """MACs of one image in one inference; the mean where images differ.
+    """MACs of one image in one pass under the reducer; the mean where images differ.
+
+    It is at work even where it would not be in an inference: without a text, or after its `until`.
 
     Args:
         total: everything, with what the reducer adds.
@@ -217,7 +219,8 @@ class Classifier(nn.Module):
 
     def encode(self, image: Tensor, text_cls: Tensor | None = None, *, source: bool = False) -> VisionOutput:
         """Return the image's tokens; those of each block are kept in `blocks`."""
-        guide = Guide() if text_cls is None else Guide(text_of_cls(text_cls))
+        progress = 1.0 if self.reducer is None else self.reducer.full_force
+        guide = Guide(None if text_cls is None else text_of_cls(text_cls), progress)
         output = self.encoder(image, self.reducer, guide, Watch(source=source))
         self.blocks = output.blocks
         return output

@@ -86,7 +86,7 @@ def build_reducer(config: ReducerConfig, encoder: VisionEncoder, text_width: int
         raise ConfigError(
             f"reducer {config.name!r}: its class {type(reducer).__name__} is no elip.reduction.TokenReducer."
         )
-    reducer.strict = config.strict
+    reducer.strict, reducer.until = config.strict, config.until
     return reducer
 
 

@@ -7,6 +7,7 @@ only, and one `ReductionContext` per forward pass, where everything lives that b
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
+from math import nextafter
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -137,6 +138,8 @@ class TokenReducer(nn.Module):
     schedule: KeepSchedule | RemovalSchedule | None = None
     """How many tokens it keeps or removes in which block, where such a schedule says so."""
     strict: bool = False
+    until: float | None = None
+    """Share of the training from which on all tokens are kept; None for never."""
     proportional: bool = False
     """Add the logarithm of each token's size to its attention logits, so that a token that stands for many patches
     weighs as much as they did (Bolya et al., ICLR 2023, section 3, eq. 1)."""
@@ -174,6 +177,15 @@ class TokenReducer(nn.Module):
                 "let it override at_strength."
             )
         return scaled
+
+    @property
+    def full_force(self) -> float:
+        """Progress of the training at which the reduction is as strong as it gets: its end, or just before `until`."""
+        return 1.0 if self.until is None else nextafter(self.until, 0.0)
+
+    def is_over(self, progress: float) -> bool:
+        """Return whether all tokens are kept for good, when so much of the training is done."""
+        return self.until is not None and progress >= self.until
 
     def needs(self, block: int) -> Needs:
         """Return what `after_attention` wants to know of this block's attention."""

@@ -238,7 +238,8 @@ def walk(
     Args:
         host: the ViT.
         image: [B, 3, H, W].
-        reducer: None keeps all tokens; so does one that requires a text where the guide has none, unless it is strict.
+        reducer: None keeps all tokens; so does one whose `until` has come, and one that requires a text where the guide
+            has none, unless it is strict.
         guide: what may decide which patches to keep.
         watch: what to give back beside the tokens.
         training: whether the pass is one of training.
@@ -343,7 +344,7 @@ _warned: WeakSet[TokenReducer] = WeakSet()
 
 
 def _usable(reducer: TokenReducer | None, guide: Guide) -> TokenReducer:
-    if reducer is None:
+    if reducer is None or reducer.is_over(guide.progress):
         return NoReduction()
     if not reducer.requires_text or guide.text is not None:
         return reducer

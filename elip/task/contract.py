@@ -136,7 +136,7 @@ class Task(nn.Module, Generic[ConfigT]):
     """Names, without `loss_`, of the losses that a step gives, those of its reducer apart."""
     headline: ClassVar[str]
     """The metric, higher is better, that picks the best checkpoint."""
-    leaves_parameters_out: ClassVar[bool] = False
+    leaves_parameters_out: bool = False
     """Whether some steps reach only a part of the trained parameters. Several processes then look for the others in
     each step (DDP's `find_unused_parameters`), which costs a little; without it, they cannot train such a task."""
 

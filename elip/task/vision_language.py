@@ -93,6 +93,8 @@ class VisionLanguageTask(Task[ConfigT]):
             config.model, config.reducer, config.eval.reducer, projections=projections, mlm_head=mlm_head
         )
         albef.set_checkpoint_activations(config.train.checkpoint_activations)
+        if config.reducer.until is not None and any(p.requires_grad for p in albef.reducer.parameters()):
+            self.leaves_parameters_out = True  # those of a reducer that is over
         return albef
 
     @cached_property

@@ -123,10 +123,11 @@ def test_two_files_may_share_a_base(load: Load) -> None:
     assert (config.train.seed, config.train.epochs) == (1, 2)
 
 
-def test_another_reducer_drops_the_parameters_of_the_former_one_but_not_strict(load: Load) -> None:
-    low = SORT + "reducer: {name: test_half, keep_ratio: [0.5], r: 2, strict: true}"
+def test_another_reducer_drops_the_parameters_of_the_former_one_but_not_what_all_have(load: Load) -> None:
+    low = SORT + "reducer: {name: test_half, keep_ratio: [0.5], r: 2, strict: true, until: 0.8}"
     child = load("base: low.yaml\nreducer: {name: test_third, r: 8}", low=low)
-    assert (child.reducer.name, child.reducer.params, child.reducer.strict) == ("test_third", {"r": 8}, True)
+    assert (child.reducer.name, child.reducer.params) == ("test_third", {"r": 8})
+    assert (child.reducer.strict, child.reducer.until) == (True, 0.8)
     assert load("base: low.yaml\nreducer: test_third", "reducer.r=9", low=low).reducer.params == {"r": 9}
     assert load(low, "reducer.r=9", "reducer.name=test_third").reducer.params == {"r": 9}
     assert load(low, "reducer=none").reducer.params == {}
@@ -247,10 +248,18 @@ def test_a_wrong_task_is_told_in_words(load: Load, text: str, message: str) -> N
         ("{name: test_half, r: [1, x]}", ".r[1]: expected a whole number, got 'x'."),
         ("{name: test_third, fuse: 1}", ".fuse: expected true or false, got 1."),
         ("{name: test_half, strict: 1}", ".strict: expected true or false, got 1."),
+        ("{name: test_half, until: x}", ".until: expected a number, got 'x'."),
+        ("{name: test_half, until: 0}", ".until: expected a number above 0.0, got 0."),
+        ("{name: test_half, until: 1.0}", ".until: expected a number below 1.0, got 1.0."),
     ],
 )
 def test_a_wrong_reducer_is_told_in_words(load: Load, place: str, text: str, message: str) -> None:
     assert message_of(load, SORT, f"{place}={text}").startswith(f"command line: {place}{message}")
+
+
+def test_an_evaluation_has_no_part_to_tune_in(load: Load) -> None:
+    message = message_of(load, SORT, "eval.reducer={name: test_half, until: 0.5}")
+    assert message.startswith("command line: eval.reducer: until is for training, after which all tokens are kept")
 
 
 @pytest.mark.parametrize(

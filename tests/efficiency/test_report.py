@@ -29,6 +29,7 @@ TASK = TaskCost(
     inference=PassCost(vision=2e9, look_ahead=1e9, text=1e8, fusion=2e8, heads=1e6),
     train_forward=STEP,
     train_step=14e9,
+    train_mean=14e9,
     tokens=[BlockTrace(17, 17)],
     parameters=2_000_000,
     momentum_parameters=1_900_000,
@@ -133,6 +134,19 @@ def test_a_task_has_tables_of_inference_training_step_and_memory() -> None:
     assert inference.rows == [["none", "2.00", "1.00", "0.10", "0.20", "0.00", "3.30", "1.00"]]
     assert training.rows == [["none", "2.00", "1.00", "0.30", "0.60", "0.10", "4.00", "14.00", "0.50"]]
     assert memory.rows == [["none", "2.00", "1.90", "1.2", "0.50"]]
+
+
+def test_the_mean_over_training_has_columns_where_it_is_another_than_a_step() -> None:
+    baseline, constant = record(replace(TASK, train_step=28e9, train_mean=28e9)), record(TASK)
+    ending = record(replace(TASK, train_mean=21e9), "random", until=0.5)
+    assert "mean of training" not in tables([constant], baseline)[1].header
+    _, training, _ = tables([constant, ending], baseline)
+    assert training.header[-2:] == ["mean of training", "ratio"]
+    assert [row[-4:] for row in training.rows] == [
+        ["14.00", "0.50", "14.00", "0.50"],
+        ["14.00", "0.50", "21.00", "0.75"],
+    ]
+    assert training.rows[1][0] == "random until=0.5"
 
 
 def test_a_part_that_a_module_from_elsewhere_names_has_a_figure_and_a_column() -> None:

@@ -35,6 +35,8 @@ def test_figures_are_those_of_a_full_count() -> None:
             "gmacs/vision_ratio": full.inference.vision_total / dense.inference.vision,
             "gmacs/train_step": full.train_step / 1e9,
             "gmacs/train_step_ratio": full.train_step / dense.train_step,
+            "gmacs/train_mean": full.train_step / 1e9,
+            "gmacs/train_mean_ratio": full.train_step / dense.train_step,
         }
     )
 
@@ -45,6 +47,18 @@ def test_a_warm_up_is_followed_step_by_step() -> None:
     for done, tokens in ((0, (17, 17, 17)), (4, (17, 15, 13)), (8, (17, 13, 9))):
         step(task, done)
         assert cost.figures()["gmacs/vision"] == pytest.approx(vision(*tokens) / 1e9)
+
+
+def test_the_end_of_a_reduction_is_followed_and_shows_in_the_mean() -> None:
+    task = make_task({**RANDOM, "until": 0.75}).train()
+    cost = RunningCost(task)
+    reduced, dense = task_cost(make_task(RANDOM)).train_step, task_cost(make_task()).train_step
+    for done, tokens in ((0, (17, 13, 9)), (5, (17, 13, 9)), (6, (17, 17, 17))):
+        step(task, done)
+        figures = cost.figures()
+        assert figures["gmacs/vision"] == pytest.approx(vision(*tokens) / 1e9)
+        assert figures["gmacs/train_step"] == pytest.approx(reduced / 1e9)
+        assert figures["gmacs/train_mean"] == pytest.approx((0.75 * reduced + 0.25 * dense) / 1e9)
 
 
 def test_what_was_counted_once_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +162,8 @@ def answer(task: Task) -> None:
         (RANDOM, None, "random begin=[1, 2] keep_ratio=[0.75, 0.5]", vision(17, 13, 9) / 1e9),
         (RANDOM, {"name": "none"}, "none", DENSE),
         ("none", {"name": "random", "begin": [1], "keep_ratio": [0.5]}, None, vision(17, 9, 9) / 1e9),
+        ({**RANDOM, "until": 0.8}, {"name": "random", "begin": [1], "keep_ratio": [0.5]}, None, vision(17, 9, 9) / 1e9),
+        ({"name": "none", "until": 0.8}, None, "none", DENSE),
     ],
 )
 def test_the_reducer_of_the_evaluation_counts(
@@ -176,6 +192,15 @@ def test_a_reducer_that_needs_a_text_costs_all_tokens_where_images_are_encoded_a
     assert with_text["note"] is None
     assert with_text["vision_gmacs"] != pytest.approx(DENSE)
     assert with_text["vision_gmacs_dense"] == pytest.approx(DENSE)
+
+
+def test_an_evaluation_after_tuning_keeps_all_tokens_and_says_why() -> None:
+    task = make_task({**ELIP, "until": 0.8})
+    cost = EvaluationCost(task)
+    answer(task)
+    figures = cost.figures()
+    assert (figures["reducer"], figures["vision_gmacs"]) == ("none", pytest.approx(DENSE))
+    assert figures["note"] == "tuned on whole images from 0.8 of the training: all tokens are kept"
 
 
 def test_training_steps_and_their_counting_are_no_evaluation() -> None:

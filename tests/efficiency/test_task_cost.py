@@ -7,11 +7,11 @@ import torch
 
 from elip.config import config_from_dict
 from elip.efficiency.passes import unreduced
-from elip.efficiency.task_cost import TaskCost, task_cost, train_step_macs
+from elip.efficiency.task_cost import TaskCost, mean_train_step_macs, task_cost, train_step_macs
 from elip.reduction.reducer import NoReduction, ReductionContext
 from elip.reduction.tokens import Tokens
 from elip.registry import TASKS
-from elip.task import Task
+from elip.task import Progress, Task
 from tests.efficiency.models import KeepBright
 
 D, L, HEADS, E, Q, VOCAB, PATCHES = 32, 25, 2, 16, 40, 100, 16
@@ -187,6 +187,33 @@ def test_images_that_keep_different_numbers_are_averaged_over() -> None:
     # batches of two, filled up with the first image: each is padded to the longer one
     padded = [max(left[0], left[1]), max(left[2], left[0])]
     assert cost.train_forward.vision == pytest.approx(sum(vision(17, n, n) for n in padded) / 2)
+
+
+UNTIL: dict[str, Any] = {"name": "random", "begin": [1], "keep_ratio": [0.5], "until": 0.7}
+WARMUP = {"start": 0.2, "end": 0.9, "shape": "linear"}
+
+
+def test_a_reduction_that_ends_costs_as_such_in_training_and_nothing_in_inference(dense: TaskCost) -> None:
+    cost, endless = task_cost(make_task(UNTIL)), task_cost(make_task({**UNTIL, "until": None}))
+    assert cost.inference == dense.inference
+    assert (cost.train_step, cost.saved_bytes) == (endless.train_step, endless.saved_bytes)
+    assert cost.train_mean == pytest.approx(0.7 * endless.train_step + 0.3 * dense.train_step)
+    assert endless.train_mean == endless.train_step
+
+
+@pytest.mark.parametrize("changes", [{}, {"warmup": WARMUP}, {"warmup": WARMUP, "until": None}, {"until": None}])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_mean_over_a_training_is_that_of_all_its_steps(changes: dict[str, Any], steps: int) -> None:
+    task = make_task({**UNTIL, **changes})
+    each = [train_step_macs(task, Progress(step, steps, steps)) for step in range(steps)]
+    assert mean_train_step_macs(task, steps) == pytest.approx(sum(each) / steps, rel=1e-12)
+
+
+def test_a_change_in_one_step_of_many_is_found() -> None:
+    task = make_task({**UNTIL, "warmup": {"start": 0.123, "end": 0.3456, "shape": "step"}})
+    weak, strong = (train_step_macs(task, Progress(step, 8, 8)) for step in (0, 4))
+    share = 0.7 - 0.3456  # of all steps, in which tokens are dropped
+    assert mean_train_step_macs(task, 10_000) == pytest.approx(share * strong + (1 - share) * weak, rel=1e-9)
 
 
 def test_a_training_step_by_itself_costs_what_it_does_among_all(dense: TaskCost, reduced: TaskCost) -> None:

@@ -250,6 +250,24 @@ def test_without_a_text_a_strict_reducer_fails(encoder: VisionEncoder, image: Te
         encoder(image, reducer)
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.7999, 0.8, 1.0])
+def test_from_the_end_of_its_reduction_on_all_tokens_are_kept(
+    encoder: VisionEncoder, image: Tensor, progress: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    reducer = NeedsText()
+    reducer.until = 0.8
+    over = progress >= 0.8
+    guide = Guide(text_of_cls(torch.zeros(2, encoder.width)), progress)
+    assert (encoder(image, reducer, guide).tokens.num_tokens == 1) != over
+    reducer.strict = True
+    if over:  # no text is needed any more, and that is nothing to tell
+        torch.testing.assert_close(encoder(image, reducer, Guide(progress=progress)).embeds, encoder(image).embeds)
+        assert not caplog.text
+    else:
+        with pytest.raises(ElipError, match="NeedsText needs a text"):
+            encoder(image, reducer, Guide(progress=progress))
+
+
 def test_recomputed_activations_give_the_same_gradients(encoder: VisionEncoder, image: Tensor) -> None:
     encoder.train()
     gradients = []

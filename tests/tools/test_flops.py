@@ -185,6 +185,26 @@ def test_a_config_is_planned_for_its_image_encoder(
     assert free["train_step_gmacs"] < found["train_step_gmacs"] < dense["train_step_gmacs"]
 
 
+def test_a_reduction_that_ends_in_training_shows_in_the_mean_of_its_steps(
+    config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = ["--reducer", "{name: random, begin: [1], keep_ratio: [0.5], until: 0.75}"]
+    arguments = ["--config", str(config), *tiny, "--reducer", "none", *ends]
+    dense, own = run_json(capsys, *arguments)
+    assert own["options"]["until"] == 0.75
+    assert own["inference_gmacs"] == dense["inference_gmacs"]
+    expected = 0.75 * own["train_step_gmacs"] + 0.25 * dense["train_step_gmacs"]
+    assert own["train_mean_gmacs"] == pytest.approx(expected)
+    assert flops.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "mean of training" in out
+    assert "until=0.75: all tokens are kept from 0.75 of the training on, and in an inference" in out
+
+    (planned,) = run_json(capsys, *TINY_VIT, *ends, "--target-gmacs", "0.08")
+    assert planned["vision_gmacs"] <= 0.08  # of what is done while it acts
+    assert planned["options"]["until"] == 0.75
+
+
 def test_properties_have_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert flops.main([*TINY_VIT, "--reducer", "random", "--properties", "--markdown", "-"]) == 0
     lines = capsys.readouterr().out.splitlines()

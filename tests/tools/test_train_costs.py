@@ -36,6 +36,8 @@ def test_a_run_logs_what_its_images_cost_and_is_not_changed_by_it(
             "gmacs/vision_ratio": own["vision_gmacs"] / dense["vision_gmacs"],
             "gmacs/train_step": own["train_step_gmacs"],
             "gmacs/train_step_ratio": own["train_step_gmacs"] / dense["train_step_gmacs"],
+            "gmacs/train_mean": own["train_mean_gmacs"],
+            "gmacs/train_mean_ratio": own["train_mean_gmacs"] / dense["train_step_gmacs"],
         }
     )
     scalars = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload().Tags()["scalars"]
