@@ -77,8 +77,8 @@ def within_budget(model: CostedModel, reducer: ReducerConfig, gmacs: float, imag
     def with_params(params: Params) -> ReducerConfig:
         return ReducerConfig(name=reducer.name, strict=reducer.strict, **params)
 
-    def cost(params: Params) -> VisionCost:
-        return model.measure(with_params(params), partial(vision_cost, images=images))
+    def cost(params: Params) -> float:
+        return model.measure(with_params(params), partial(vision_cost, images=images)).total
 
     depth = model.measure(reducer, lambda encoder, _: encoder.depth)
     plan = meet_budget(reducer.name, REDUCERS.get(reducer.name), reducer.params, 1e9 * gmacs, cost, depth)

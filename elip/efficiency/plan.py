@@ -5,7 +5,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from elip.efficiency.vision_cost import VisionCost
 from elip.errors import ElipError
 from elip.reduction.reducer import TokenReducer
 
@@ -15,15 +14,16 @@ STRONGEST = 64
 """Times the strength of the parameters given, beyond which no solution is looked for."""
 
 Params = Mapping[str, Any]
-Measure = Callable[[Params], VisionCost]
-"""Cost of a reducer with parameters; raises an ElipError for parameters that it does not take."""
+Measure = Callable[[Params], float]
+"""MACs of an image under a reducer with parameters, in whatever the budget is of: the image encoder, a training step.
+Raises an ElipError for parameters that the reducer does not take."""
 
 
 class Plan(NamedTuple):
     """Parameters that meet a budget, and what they cost."""
 
     params: dict[str, Any]
-    cost: VisionCost
+    macs: float
 
 
 def meet_budget(
@@ -38,8 +38,8 @@ def meet_budget(
         name: the reducer, for messages.
         reducer: its class, whose `at_strength` makes parameters weaker or stronger.
         params: what to start from; what is not in it has the constructor's default.
-        macs: the budget for one image in the image encoder.
-        measure: gives the cost of the reducer with parameters.
+        macs: the budget for one image.
+        measure: gives what an image costs under the reducer with parameters.
         depth: blocks of the encoder.
 
     Raises:
@@ -48,7 +48,7 @@ def meet_budget(
     """
     search = _Search(reducer, params, macs, measure)
     measure(params)
-    keeping_all = measure(search.params(0)).total
+    keeping_all = measure(search.params(0))
     if keeping_all <= macs:
         raise ElipError(
             f"a budget of {macs / 1e9:g} GMACs needs no reduction by {name!r}: keeping all tokens costs "
@@ -57,7 +57,7 @@ def meet_budget(
     weak, strong = search.around_budget()
     found = search.weakest(_steps(weak, strong, depth))
     cost = search.cost(found)
-    if cost is None or cost.total > macs:
+    if cost is None or cost > macs:
         raise ElipError(
             f"a budget of {macs / 1e9:g} GMACs is out of reach for reducer {name!r} with "
             f"{dict(params) or 'its default parameters'}: the least it costs is {search.least / 1e9:.4g}. "
@@ -71,14 +71,14 @@ class _Search:
 
     def __init__(self, reducer: type[TokenReducer], given: Params, macs: float, measure: Measure) -> None:
         self._reducer, self._given, self._macs, self._measure = reducer, given, macs, measure
-        self._known: dict[str, VisionCost | None] = {}
+        self._known: dict[str, float | None] = {}
 
     def params(self, strength: float) -> dict[str, Any]:
         """Return the parameters at a strength."""
         params = self._reducer.at_strength(dict(self._given), strength)
         return {key: v if v == self._given.get(key) else _rounded(v) for key, v in params.items()}
 
-    def cost(self, params: Params) -> VisionCost | None:
+    def cost(self, params: Params) -> float | None:
         """Return the cost; None where the reducer does not take such parameters, which are too strong."""
         key = json.dumps(params, sort_keys=True)
         if key not in self._known:
@@ -91,7 +91,7 @@ class _Search:
     def enough(self, params: Params) -> bool:
         """Return whether the budget is met, or the reduction stronger than it can be."""
         cost = self.cost(params)
-        return cost is None or cost.total <= self._macs
+        return cost is None or cost <= self._macs
 
     def around_budget(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return neighbours in strength: the former costs more than the budget, the latter does not if any does not."""
@@ -109,7 +109,7 @@ class _Search:
     @property
     def least(self) -> float:
         """The least cost of all that were counted."""
-        return min(cost.total for cost in self._known.values() if cost is not None)
+        return min(cost for cost in self._known.values() if cost is not None)
 
 
 def _steps(weak: Params, strong: dict[str, Any], depth: int) -> list[dict[str, Any]]:
