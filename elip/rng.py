@@ -1,6 +1,8 @@
 """The random state of this process: Python's, NumPy's, torch's on the CPU and on CUDA."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,26 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def derived_seed(*numbers: int) -> int:
+    """Return a seed that follows from numbers of 0 or more, and has nothing to do with that of others."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def drawing_apart(seed: int) -> Iterator[None]:
+    """Return a context with random numbers of its own on the CPU; afterwards these generators go on where they were."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for CUDA's, too
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 def rng_state() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from elip.data.shards import PairItem, ShardStream
 from elip.models.contrastive import MomentumFeatures
 from elip.models.text import MLMHead
 from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
-from elip.objectives.itm import itm_loss
+from elip.objectives.itm import draw_lots, itm_loss
 from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
 from elip.reduction.guide import Guide, Text
 from elip.registry import TASKS
@@ -65,7 +65,7 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         image, ids, mask = batch["image"], batch["ids"], batch["mask"]
         model, encoder = self.model, self.model.albef.text_encoder
         alpha = self.settings.alpha_now(progress)
-        masked = self._masked(batch)
+        masked, lots = self._masked(batch), draw_lots(len(image), image.device)
         # Clean and masked captions go through the text layers as one batch.
         both, both_mask = torch.cat([ids, masked.ids]), torch.cat([mask, mask])
         keys, soft_words = self._momentum_pass(image, both, both_mask, masked.labels)
@@ -76,7 +76,7 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         sim = model.contrast(image_feat, text_feat, keys)
         with torch.no_grad():
             targets = [soft_targets(one_hot_targets(s), s, alpha) for s in model.teacher_contrast(keys)]
-        negatives = self.negatives_of(batch) or model.draw_negatives(sim)
+        negatives = self.negatives_of(batch) or model.draw_negatives(sim, lots=lots)
         image_kv = encoder.project(vision.embeds, vision.mask)
         matching = model.match(text, mask, image_kv, negatives, masked=(masked_text, mask))
         losses = {

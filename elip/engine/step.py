@@ -15,10 +15,11 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from elip.config.schema import TrainConfig
-from elip.distributed import is_distributed, world_size
+from elip.distributed import is_distributed, rank, world_size
 from elip.engine.loader import to_device
 from elip.engine.runtime import Run
 from elip.errors import ElipError
+from elip.rng import derived_seed, seed_everything
 from elip.task import Batch, Progress, StepOutput, Task
 
 _MIN_SCALE = 1e-4
@@ -63,6 +64,9 @@ class StepReport:
 class StepRunner:
     """Takes optimiser steps: gradients of all ranks are averaged, those of several forward passes too.
 
+    Random numbers of each forward pass follow from seed, rank, step and pass alone. What is drawn before the reducer
+    acts, such as masks and negatives, is then the same in two runs that differ in the reducer only.
+
     Args:
         task: on the run's device already.
         optimizer: over the task's parameters.
@@ -78,6 +82,7 @@ class StepRunner:
         self._task = task
         self._optimizer = optimizer
         self._run = run
+        self._seed = config.seed
         self._precision = config.precision
         self._max_norm = config.clip_grad_norm
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -101,7 +106,8 @@ class StepRunner:
             self._task.on_step_start()
         self._optimizer.zero_grad(set_to_none=True)
         tally = _Tally()
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            seed_everything(derived_seed(self._seed, rank(), progress.step, number))
             with self._synchronised(batch is batches[-1]), self._blaming_weights(step, advice):
                 self._forward_backward(batch, progress, 1 / len(batches), tally)
         grad_norm = self._clip()

@@ -3,6 +3,7 @@
 Li et al., "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation", NeurIPS 2021.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +16,7 @@ from elip.reduction.guide import Guide, TeacherNeeds, Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import VisionOutput
 from elip.registry import REDUCERS
+from elip.rng import derived_seed, drawing_apart
 
 
 class Albef(nn.Module):
@@ -80,8 +82,13 @@ class Albef(nn.Module):
 
 
 def build_reducer(config: ReducerConfig, encoder: VisionEncoder, text_width: int | None = None) -> TokenReducer:
-    """Return the reducer that the config names, made for that encoder."""
-    reducer = REDUCERS.build(config.name, encoder.info(text_width), **config.params)
+    """Return the reducer that the config names, made for that encoder.
+
+    Its own weights are drawn apart, from the seed in force: all else that is drawn, before and after it, is the same
+    whichever reducer it is.
+    """
+    with drawing_apart(derived_seed(torch.initial_seed())):
+        reducer = REDUCERS.build(config.name, encoder.info(text_width), **config.params)
     if not isinstance(reducer, TokenReducer):
         raise ConfigError(
             f"reducer {config.name!r}: its class {type(reducer).__name__} is no elip.reduction.TokenReducer."

@@ -130,10 +130,10 @@ class AlignmentModel(nn.Module):
         """Return [T, 2] logits (no match, match) from fused hidden states [T, L, D]."""
         return self.itm_head(fused[:, 0])
 
-    def draw_negatives(self, sim: Similarities, same: Tensor | None = None) -> Negatives:
-        """Return hard negatives from this batch's part of the similarities; `same` [B, B] marks pairs that are none."""
+    def draw_negatives(self, sim: Similarities, same: Tensor | None = None, lots: Tensor | None = None) -> Negatives:
+        """Return hard negatives from this batch's part of the similarities; see `sample_negatives`."""
         batch = len(sim.i2t)
-        return sample_negatives(sim.i2t[:, :batch].detach(), sim.t2i[:, :batch].detach(), same)
+        return sample_negatives(sim.i2t[:, :batch].detach(), sim.t2i[:, :batch].detach(), same, lots)
 
     def match(
         self,

@@ -25,24 +25,43 @@ class Negatives(NamedTuple):
     valid: Tensor
 
 
+def draw_lots(rows: int, device: torch.device, draws: int = 2) -> Tensor:
+    """Return what decides so many draws from a batch, for each of its rows: [draws, B, B].
+
+    Drawn before a reducer may draw random numbers of its own, they make its runs comparable to those of others.
+    """
+    return torch.empty(draws, rows, rows, device=device).exponential_()
+
+
+def fall_of(lots: Tensor, weight: Tensor) -> Tensor:
+    """Return how far in front each place of a row is by its lot; the first k are k draws, none twice, by weight.
+
+    Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006: the places of least lot over weight.
+
+    Shape:
+        lots: [B, B], of `draw_lots`;  weight: [B, B], 0 or more;  returns [B, B]
+    """
+    return weight.log() - lots.clamp_min(torch.finfo(lots.dtype).tiny).log()
+
+
 @torch.no_grad()
-def sample_negatives(sim_i2t: Tensor, sim_t2i: Tensor, same: Tensor | None = None) -> Negatives:
+def sample_negatives(
+    sim_i2t: Tensor, sim_t2i: Tensor, same: Tensor | None = None, lots: Tensor | None = None
+) -> Negatives:
     """Draw negatives within the batch, the more likely the more similar they are.
 
     Args:
         sim_i2t, sim_t2i: similarity over temperature within the batch, [B, B].
         same: [B, B] bool, pairs that are no negatives; by default each row with itself.
+        lots: of `draw_lots`, [2, B, B], for images and texts; by default drawn now.
     """
-    if same is None:
-        same = _itself(sim_i2t)
-    valid = ~same.all(dim=1)
-
-    def draw(sim: Tensor) -> Tensor:
-        weight = chance_of_negatives(sim, same)
-        weight[~valid] = 1  # drawn and thrown away by the caller: no branch that depends on the data
-        return torch.multinomial(weight, 1).squeeze(1)
-
-    return Negatives(image=draw(sim_t2i), text=draw(sim_i2t), valid=valid)
+    same = _itself(sim_i2t) if same is None else same
+    for_image, for_text = draw_lots(len(same), same.device) if lots is None else lots
+    return Negatives(
+        image=fall_of(for_image, chance_of_negatives(sim_t2i, same)).argmax(dim=1),
+        text=fall_of(for_text, chance_of_negatives(sim_i2t, same)).argmax(dim=1),
+        valid=~same.all(dim=1),
+    )
 
 
 def chance_of_negatives(similarity: Tensor, same: Tensor | None = None) -> Tensor:

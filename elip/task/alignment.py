@@ -18,7 +18,7 @@ from elip.data.shards import ShardStream
 from elip.errors import ConfigError
 from elip.models.contrastive import MAX_TEMP, MIN_TEMP, AlignmentModel, MomentumFeatures
 from elip.objectives.itc import itc_loss, same_image_targets, soft_targets
-from elip.objectives.itm import Negatives, itm_loss
+from elip.objectives.itm import Negatives, draw_lots, itm_loss
 from elip.reduction.guide import Text
 from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput
@@ -183,13 +183,14 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         ids, mask, image_id = batch["ids"], batch["mask"], batch["image_id"]
         model, alpha = self.model, self.settings.alpha_now(progress)
+        lots = draw_lots(len(ids), ids.device)
         keys = self._momentum_features(batch)
         text = model.albef.text_encoder.encode(ids, mask)
         vision = model.albef.encode_image(batch["image"], model.guide(keys, progress=progress.fraction))
 
         sim = model.contrast(model.albef.image_feat(vision.embeds), model.albef.text_feat(text), keys)
         same = image_id[:, None] == image_id  # [B, B]
-        negatives = self.negatives_of(batch) or model.draw_negatives(sim, same)
+        negatives = self.negatives_of(batch) or model.draw_negatives(sim, same, lots)
         matching = model.match(text, mask, model.albef.text_encoder.project(vision.embeds, vision.mask), negatives)
         losses = {
             "loss_itc": itc_loss(sim, *self._targets(image_id, keys, alpha)),

@@ -10,7 +10,7 @@ from elip.models.albef import Albef
 from elip.models.classifier import Classified, fuse_texts
 from elip.models.heads import LinearHead
 from elip.reduction.guide import Guide, Text, Watch
-from tasks.nlvr_pretrain.objective import CHOICES, Pairs, draw_pairs
+from tasks.nlvr_pretrain.objective import CHOICES, PairLots, Pairs, draw_pairs
 
 
 class TextAssignment(nn.Module):
@@ -55,12 +55,13 @@ class TextAssignment(nn.Module):
             progress: share of the training done.
         """
         encoder = self.albef.text_encoder
+        lots = PairLots.draw(len(image), image.device)
         text = encoder.encode(ids, mask)
         vision = self.albef.encode_image(image, Guide(Text(text, mask), progress))
         similarity: Tensor | None = None
         if pairs is None:
             similarity = self._similarity(vision.embeds)
-            pairs = draw_pairs(similarity)
+            pairs = draw_pairs(similarity, lots)
         image_kv = encoder.project(vision.embeds, vision.mask)
         fused = encoder.fuse(text, mask, image_kv, torch.stack([pairs.left, pairs.right]))
         logits = self.ta_head(fused[:, 0])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from elip.objectives.itm import chance_of_negatives
+from elip.objectives.itm import chance_of_negatives, draw_lots, fall_of
 
 CHOICES = ("left", "right", "neither")
 LEFT, RIGHT, NEITHER = range(len(CHOICES))
@@ -24,18 +24,31 @@ class Pairs(NamedTuple):
         return torch.where(self.left == own, LEFT, torch.where(self.right == own, RIGHT, NEITHER))
 
 
+class PairLots(NamedTuple):
+    """What decides a draw of pairs: the label of each text, [B], and which images are first for it, [B, B]."""
+
+    label: Tensor
+    images: Tensor
+
+    @classmethod
+    def draw(cls, batch: int, device: torch.device) -> "PairLots":
+        """Return new lots for a batch. See `elip.objectives.itm.draw_lots`, also for when to call it."""
+        return cls(torch.randint(len(CHOICES), (batch,), device=device), draw_lots(batch, device, draws=1)[0])
+
+
 @torch.no_grad()
-def draw_pairs(similarity: Tensor) -> Pairs:
+def draw_pairs(similarity: Tensor, lots: PairLots | None = None) -> Pairs:
     """Return for each text its own image beside another one, on either side, or two others: a third of the texts each.
 
     Other images are drawn the more likely the more they are like the text's own.
 
     Args:
         similarity: of the batch's images over temperature, [B, B], B at least 3.
+        lots: of the draw; by default drawn now.
     """
     own = torch.arange(len(similarity), device=similarity.device)
-    first, second = torch.multinomial(chance_of_negatives(similarity), 2).unbind(dim=1)
-    label = torch.randint(len(CHOICES), own.shape, device=own.device)
+    label, images = lots or PairLots.draw(len(similarity), similarity.device)
+    first, second = fall_of(images, chance_of_negatives(similarity)).topk(2).indices.unbind(dim=1)
     return Pairs(
         left=torch.where(label == LEFT, own, first),
         right=torch.where(label == RIGHT, own, torch.where(label == LEFT, first, second)),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elip.objectives import itm
-from elip.objectives.itm import itm_loss, sample_negatives
+from elip.objectives.itm import draw_lots, itm_loss, sample_negatives
 
 
 @given(st.integers(2, 8), st.integers(0, 1000))
@@ -55,13 +55,24 @@ def test_similarities_that_are_not_finite_can_be_drawn_from(value: float) -> Non
 
 
 def test_what_is_finite_is_drawn_as_by_the_softmax_alone() -> None:
-    similarity = 3 * torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(1)
-    drawn = sample_negatives(similarity, similarity)
-    torch.manual_seed(1)
-    weight = similarity.softmax(dim=1).fill_diagonal_(0)
-    assert torch.equal(drawn.image, torch.multinomial(weight, 1).squeeze(1))
-    assert torch.equal(drawn.text, torch.multinomial(weight, 1).squeeze(1))
+    torch.manual_seed(0)
+    similarity = torch.tensor([[5.0, 1.0, 0.0, 2.0]] * 4).log_softmax(dim=1)
+    draws = torch.stack([sample_negatives(similarity, similarity).text for _ in range(4000)])
+    for row in range(4):
+        share = draws[:, row].bincount(minlength=4) / len(draws)
+        expected = similarity[row].exp().index_fill(0, torch.tensor([row]), 0)
+        torch.testing.assert_close(share, expected / expected.sum(), atol=0.03, rtol=0)
+
+
+def test_the_same_lots_draw_the_same_whatever_was_drawn_meanwhile() -> None:
+    lots = draw_lots(6, torch.device("cpu"))
+    similarity = torch.randn(6, 6)
+    first = sample_negatives(similarity, similarity, lots=lots)
+    torch.rand(3)
+    again = sample_negatives(similarity, similarity, lots=lots)
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.text, again.text)
+    assert not torch.equal(first.image, first.text)  # two draws, not one
 
 
 def test_a_sure_and_right_match_costs_nothing_and_an_unsure_one_log_two() -> None:
