@@ -14,14 +14,13 @@ from elip.config import config_to_dict
 from elip.efficiency.report import Table, as_text
 from elip.engine.run_lock import RunLock
 from elip.errors import ConfigError, ElipError
-from elip.lab.chain import CHAIN, Chain, Outcome, Stage
-from elip.lab.continuity import refuse_other_runs
-from elip.lab.counting import Counts
-from elip.lab.planning import Arm, Planner, at, chosen
+from elip.lab.chain import OUTPUT, Chain, Outcome, Stage
+from elip.lab.planning import Arm
 from elip.lab.pool import default_jobs, run_all
-from elip.lab.records import SweepRecord, cost_of, write_costs
+from elip.lab.records import SWEEP, SweepRecord
+from elip.lab.session import Session
+from elip.lab.slurm import JOBS, LOCAL, SLURM, Cluster
 from elip.lab.sweep_file import Sweep
-from elip.lab.timing import machine_of, time_beside
 from tools.cli import user_errors
 
 EPILOG = """examples:
@@ -49,6 +48,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", type=_words, default=[], metavar="ARM,...", help="run these arms only")
     parser.add_argument("--seeds", type=_words, default=[], metavar="SEED,...", help="run these seeds of the file only")
+    parser.add_argument(
+        "--launcher",
+        choices=[LOCAL, SLURM],
+        default=LOCAL,
+        help="run here (default), or hand the runs to Slurm, each arm and seed as one job",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list runs, costs and an estimate of time, and train none")
     what.add_argument("--report", action="store_true", help="write the report of what is there, and train none")
@@ -61,7 +66,7 @@ def _words(text: str) -> list[str]:
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sweep, and return 0 when all runs that were asked for are done."""
+    """Run a sweep, and return 0 unless a run has failed."""
     args = parse_args(argv)
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs: expected a number above 0, got {args.jobs}.")
@@ -69,10 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep = Sweep(args.file)
     out = args.out or Path("runs") / sweep.name
     if args.dry_run:
-        return Session(sweep, out, args).dry_run()
+        return dry_run(_planned(sweep, out), args)
+    if args.report:
+        return report(_planned(sweep, out))
     with _alone_in(out):
-        session = Session(sweep, out, args)
-        return session.report() if args.report else session.run()
+        session = _planned(sweep, out)
+        return hand_over(session, args) if args.launcher == SLURM else run(session, args)
+
+
+def _planned(sweep: Sweep, out: Path) -> Session:
+    return Session(sweep, out, lambda text: print(f"{text} ...", file=sys.stderr))
 
 
 @contextmanager
@@ -84,9 +95,8 @@ def _alone_in(out: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except ElipError as error:
-        raise ElipError(
-            str(error).replace("another run", "another sweep").replace("output_dir=...", "--out")
-        ) from error
+        words = str(error).replace("another run", "another sweep").replace("output_dir=...", "--out DIR")
+        raise ElipError(words) from error
     try:
         remove_stale_parts(out)
         yield
@@ -94,129 +104,91 @@ def _alone_in(out: Path) -> Iterator[None]:
         lock.release()
 
 
-class Session:
-    """One call of the command: a sweep, its plan, and what of it was asked for.
+def dry_run(session: Session, args: argparse.Namespace) -> int:
+    """List runs, costs and times."""
+    asked = session.asked(args.only, args.seeds)
+    session.check()
+    jobs = args.jobs or default_jobs()
+    seconds, times = session.estimate(asked, jobs)
+    print(as_text(_table(session)), end="")
+    left = [stage.folder for chain in asked for stage in chain.stages if not chain.has_done(stage)]
+    print(f"\n{len(left)} runs are left to do, of {sum(len(chain.stages) for chain in asked)}:")
+    for folder in left:
+        print(f"  {folder}")
+    print(
+        f"training takes about {_minutes(seconds)}, {jobs} at a time, evaluations and starting not counted: a step of "
+        f"{session.baseline.name!r} takes {times['seconds']:.3g} s ({times['machine']}), and all others are taken to "
+        "be as fast in MACs a second"
+    )
+    return 0
 
-    Args:
-        sweep: its file.
-        out: its folder.
-        args: of the command line.
-    """
 
-    def __init__(self, sweep: Sweep, out: Path, args: argparse.Namespace) -> None:
-        self._sweep, self._out, self._args = sweep, out, args
-        self._jobs = args.jobs or default_jobs()
-        self._counts = Counts(out if out.is_dir() else None)
-        self._planner = Planner(sweep, self._counts)
-        try:
-            self._arms = self._planner.arms()
-        finally:
-            self._counts.save()
-        self._seeds = _seeds(sweep, args.seeds)
-        self._chains = [self._chain(arm, seed) for seed in sweep.file.seeds for arm in self._arms]
+def report(session: Session) -> int:
+    """Write the report of what is there; while runs go on, too."""
+    if not (session.out / SWEEP).is_file():
+        raise ConfigError(f"--report: there is no sweep in {session.out} yet. Run it, or name its folder by --out.")
+    record = session.record(is_alive=lambda _: True)
+    record.write()
+    session.write_costs()
+    return _finish(record, session.out, record.runs)
 
-    def dry_run(self) -> int:
-        """List runs, costs and times."""
-        self._planner.check(self._arms)
-        refuse_other_runs(self._asked)
-        timed = self._timed_baseline()
-        costs = {arm.name: cost_of(arm, self._baseline, self._counts, None) for arm in self._arms}
-        print(as_text(_table(self._sweep.name, self._arms, costs)), end="")
-        left = [(chain, stage) for chain in self._asked for stage in chain.stages if not chain.has_done(stage)]
-        first = [chain for chain, stage in left if stage is chain.stages[0]]
-        arms = {arm.name: arm for arm in self._arms}
-        seconds = sum(
-            timed["seconds"] * costs[chain.arm]["train_ratio"] * arms[chain.arm].steps for chain in first
-        ) / min(self._jobs, max(1, len(first)))
-        print(f"\n{len(left)} runs are left to do, of {sum(len(chain.stages) for chain in self._asked)}:")
-        for _, stage in left:
-            print(f"  {stage.folder}")
-        print(
-            f"about {_minutes(seconds)} with {self._jobs} at a time, evaluations and follow-up tasks apart: from "
-            f"{timed['seconds']:.3g} s for a step of {self._baseline.name!r} ({timed['machine']}), and for the others "
-            "in proportion to their MACs"
-        )
-        return 0
 
-    def report(self) -> int:
-        """Write the report of what is there."""
-        record = SweepRecord(self._out, self._sweep, self._arms, self._chains)
+def run(session: Session, args: argparse.Namespace) -> int:
+    """Run what is left, and write the report."""
+    asked = session.asked(args.only, args.seeds)
+    session.check()
+    session.write_chains()
+    record = session.record()
+    record.write()
+    left = [chain for chain in asked if not chain.is_done]
+    if left:
+        session.time()
+    session.write_costs()
+    jobs = min(args.jobs or default_jobs(), max(1, len(left)))
+    try:
+        run_all(left, jobs, ProgressLines(record, asked, jobs))
+    finally:
         record.write()
-        write_costs(self._out, self._costs(timing=False))
-        return self._finish(record)
-
-    def run(self) -> int:
-        """Run what is left, and write the report."""
-        self._planner.check(self._arms)
-        refuse_other_runs(self._chains)
-        for chain in self._chains:
-            chain.write(self._out / "runs" / chain.arm / f"seed-{chain.seed}" / CHAIN)
-        record = SweepRecord(self._out, self._sweep, self._arms, self._chains)
-        record.write()
-        left = [chain for chain in self._asked if not chain.is_done]
-        write_costs(self._out, self._costs(timing=bool(left)))
-        progress = Progress(record, self._asked, self._jobs)
-        try:
-            run_all(left, min(self._jobs, max(1, len(left))), progress)
-        finally:
-            record.write()
-        return self._finish(record)
-
-    def _finish(self, record: SweepRecord) -> int:
-        asked = [(chain, stage) for chain in self._asked for stage in chain.stages]
-        failed = [(chain, stage) for chain, stage in asked if record.outcome(chain, stage).status == "failed"]
-        for _, stage in failed:
-            print(f"failed: {stage.folder}: {Outcome.of(stage.folder).error}", file=sys.stderr)
-        if any(record.outcome(chain, stage).status == "done" for chain, stage in record.runs):
-            _report(self._out)
-        return FAILED if failed else 0
-
-    @property
-    def _asked(self) -> list[Chain]:
-        """The chains that the command line leaves."""
-        names = [arm.name for arm in chosen(self._arms, self._args.only)] if self._args.only else None
-        return [chain for chain in self._chains if chain.seed in self._seeds and (names is None or chain.arm in names)]
-
-    @property
-    def _baseline(self) -> Arm:
-        name = self._sweep.file.baseline
-        return next(arm for arm in self._arms if arm.section == name)
-
-    def _chain(self, arm: Arm, seed: int) -> Chain:
-        folder = self._out / "runs" / arm.name / f"seed-{seed}"
-        stages = [
-            Stage(name, config_to_dict(at(config, folder / name, seed)), list(self._planner.splits(name)))
-            for name, config in self._planner.stages(arm).items()
-        ]
-        return Chain(arm.name, seed, self._sweep.file.evaluate.checkpoint, stages)
-
-    def _costs(self, timing: bool) -> dict[str, dict[str, Any]]:
-        costs = {}
-        try:
-            for arm in self._arms:
-                costs[arm.name] = cost_of(arm, self._baseline, self._counts, self._times(arm, timing))
-        finally:
-            self._counts.save()
-        return costs
-
-    def _times(self, arm: Arm, timing: bool) -> dict[str, Any] | None:
-        """Return how long an arm's step takes; timed now, unless that was done before, if `timing` says so."""
-        config, beside = arm.config, self._baseline.config
-        machine = machine_of(config)
-        known = self._counts.time(config, beside, machine)
-        if known is None and timing:
-            print(f"timing a training step of {arm.name} ...", file=sys.stderr)
-            known = time_beside(config, beside)
-            self._counts.keep_time(config, beside, machine, known)
-        return known
-
-    def _timed_baseline(self) -> dict[str, Any]:
-        baseline = self._baseline
-        known = self._counts.time(baseline.config, baseline.config, machine_of(baseline.config))
-        return known or time_beside(baseline.config, baseline.config, rounds=3)
+    return _finish(record, session.out, [(chain, stage) for chain in asked for stage in chain.stages])
 
 
-class Progress:
+def hand_over(session: Session, args: argparse.Namespace, kind: str = SLURM) -> int:
+    """Hand what is left to Slurm, and write the report of what is there."""
+    asked = session.asked(args.only, args.seeds)
+    cluster = Cluster(session.out, session.sweep.file.slurm, session.sweep.name, kind)
+    session.check()
+    session.write_chains()
+    queued = [chain for chain in asked if not chain.is_done and cluster.has(session.chain_file(chain))]
+    left = [chain for chain in asked if not chain.is_done and chain not in queued]
+    record = session.record(is_alive=queued.__contains__)
+    record.write()
+    session.write_costs()
+    jobs = []
+    if left and (arms := session.not_timed(None)):
+        configs = [config_to_dict(arm.config) for arm in arms]
+        jobs += cluster.hand_over_timing(session.out, configs, config_to_dict(session.baseline.config))
+    if left:
+        jobs += cluster.hand_over([session.chain_file(chain) for chain in left])
+    print(f"{len(queued)} chains of runs are with Slurm already, {len(left)} were handed over now")
+    if jobs:
+        print(f"jobs {', '.join(job.job_id for job in jobs)}; their logs are in {session.out / JOBS}")
+    print("the same command tells how far they are, and --report writes the report meanwhile")
+    return _finish(record, session.out, [(chain, stage) for chain in asked for stage in chain.stages])
+
+
+def _finish(record: SweepRecord, out: Path, runs: Sequence[tuple[Chain, Stage]]) -> int:
+    """Say what has failed, and write the report if there is anything to report."""
+    failed = [stage for chain, stage in runs if record.outcome(chain, stage).status == "failed"]
+    for stage in failed:
+        print(f"failed: {stage.folder}: {Outcome.of(stage.folder).error}", file=sys.stderr)
+    done = [one for one in record.runs if record.outcome(*one).status == "done"]
+    print(f"{len(done)} of {len(record.runs)} runs are done")
+    if done:
+        _report(out)
+    return FAILED if failed else 0
+
+
+class ProgressLines:
     """Prints a line for each run that ends.
 
     Args:
@@ -240,7 +212,7 @@ class Progress:
 
     def _said(self, stage: Stage, outcome: Outcome) -> str:
         if outcome.status == "failed":
-            return f"failed: {outcome.error} (all it said is in {stage.folder / 'output.log'})"
+            return f"failed: {outcome.error} (all it said is in {stage.folder / OUTPUT})"
         if outcome.status == "waiting":
             return "stopped; the same command goes on with it"
         metrics = ", ".join(f"{split} {name} {value:.2f}" for split, (name, value) in outcome.metrics.items())
@@ -249,8 +221,8 @@ class Progress:
     def _left(self) -> float:
         """Return the seconds that are left, if the other runs of a stage take as long as those that are done."""
         seconds = 0.0
-        done = [(stage, self._record.outcome(chain, stage)) for chain, stage in self._runs]
-        done = [(stage, outcome) for stage, outcome in done if outcome.status == "done"]
+        known = [(stage, self._record.outcome(chain, stage)) for chain, stage in self._runs]
+        done = [(stage, outcome) for stage, outcome in known if outcome.status == "done"]
         for chain, stage in self._runs:
             if self._record.outcome(chain, stage).status != "done":
                 alike = [one.seconds for other, one in done if other.name == stage.name] or [o.seconds for _, o in done]
@@ -267,32 +239,16 @@ def _report(out: Path) -> None:
     print(f"the report is {out / 'report.md'}")
 
 
-def _seeds(sweep: Sweep, asked: Sequence[str]) -> list[int]:
-    known = sweep.file.seeds
-    for word in asked:
-        if word not in map(str, known):
-            raise ConfigError(f"--seeds: {word!r} is no seed of {sweep.path}, which has {', '.join(map(str, known))}.")
-    return [int(word) for word in asked] or list(known)
-
-
-def _table(name: str, arms: Sequence[Arm], costs: dict[str, dict[str, Any]]) -> Table:
-    rows = []
-    for arm in arms:
-        cost = costs[arm.name]
-        rows.append(
-            [
-                arm.name,
-                arm.label,
-                "-" if arm.budget is None else f"{arm.budget:g}",
-                str(arm.steps),
-                *(
-                    f"{cost[f'{key}_gmacs']:.4g} ({cost[f'{key}_ratio']:.3f})"
-                    for key in ("inference", "train_step", "train")
-                ),
-            ]
-        )
+def _table(session: Session) -> Table:
+    costs = session.costs()
+    rows = [[arm.name, arm.label, *_cells(arm, costs[arm.name])] for arm in session.arms]
     columns = ["arm", "reducer", "budget", "steps", "inference", "training step", "mean of training"]
-    return Table(f"Arms of {name}; GMACs an image, and ratio to the baseline's", columns, rows)
+    return Table(f"Arms of {session.sweep.name}; GMACs an image, and ratio to the baseline's", columns, rows)
+
+
+def _cells(arm: Arm, cost: dict[str, Any]) -> list[str]:
+    gmacs = [f"{cost[f'{k}_gmacs']:.4g} ({cost[f'{k}_ratio']:.3f})" for k in ("inference", "train_step", "train")]
+    return ["-" if arm.budget is None else f"{arm.budget:g}", str(arm.steps), *gmacs]
 
 
 def _minutes(seconds: float) -> str:

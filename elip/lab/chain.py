@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import elip
 from elip.atomic import write_text, writing
@@ -166,7 +166,10 @@ class ChainRunner:
             if chain.has_done(stage):
                 continue
             before = Outcome.of(stage.folder)
-            self._notice(chain, stage, replace(before, status="running"))
+            running = replace(before, status="running", error=None)
+            with suppress(ElipError):  # a full disk: the run itself says so
+                running.write(stage.folder)
+            self._notice(chain, stage, running)
             began = time.monotonic()
             try:
                 outcome = self._run_stage(chain, stage)
@@ -176,7 +179,7 @@ class ChainRunner:
                 outcome = Outcome("failed", error=f"{type(error).__name__}: {error}")
             seconds = before.seconds + time.monotonic() - began
             outcome = replace(outcome, checkpoint=chain.checkpoint, seconds=round(seconds, 3))
-            with suppress(ElipError):  # a full disk: the run itself has said so
+            with suppress(ElipError):
                 outcome.write(stage.folder)
             self._notice(chain, stage, outcome)
             if outcome.status != "done":
@@ -225,9 +228,7 @@ class ChainRunner:
             command = [sys.executable, str(_ROOT / "tools" / f"{name}.py"), *map(str, words)]
             if self._stopping.is_set():
                 return "stopped"
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self._environment
-            )
+            self._process = start(command, output, self._environment)
             if self._stopping.is_set():  # asked for between the two lines above
                 self.stop()
             code = self._process.wait()
@@ -246,6 +247,11 @@ class ChainRunner:
             else:
                 lock.release()
                 return
+
+
+def start(command: Sequence[str], output: BinaryIO, environment: Mapping[str, str]) -> subprocess.Popen:
+    """Start a command in a process of this process's group, so that what kills that kills all."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
 
 
 def stage_config(stage: Stage, init: Path | None = None) -> RunConfig:
@@ -304,16 +310,3 @@ def _last_error(path: Path, start: int, code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or lines or [f"exit code {code}"])[-1]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the chain in a file, and return 0 when all of it is done."""
-    path = Path((sys.argv[1:] if argv is None else list(argv))[0])
-    runner = ChainRunner()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda *_: runner.stop())
-    return 0 if runner.run(Chain.read(path)) == "done" else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -34,13 +34,14 @@ def refuse_other_runs(chains: Sequence[Chain]) -> None:
 
 def _differences(chain: Chain, stage: Stage) -> list[str]:
     folder = stage.folder
-    if run_folder.latest(folder) is None or not (folder / "config.yaml").is_file():
+    before = Outcome.of(folder)
+    began = run_folder.latest(folder) is not None or before.status == "done"
+    if not began or not (folder / "config.yaml").is_file():
         return []
     was, now = _begun_with(folder), _comparable(stage.config)
     words = changes(was, now)
-    before = Outcome.of(folder).checkpoint
-    if stage is not chain.stages[0] and before not in ("", chain.checkpoint):
-        words.append(f"evaluate.checkpoint, which it started from, was {before}, is {chain.checkpoint}")
+    if stage is not chain.stages[0] and before.checkpoint not in ("", chain.checkpoint):
+        words.append(f"evaluate.checkpoint, which it started from, was {before.checkpoint}, is {chain.checkpoint}")
     return words
 
 

@@ -87,32 +87,19 @@ class Counts:
         own = config.reducer
         return ReducerConfig(**{**own.model_dump(mode="json"), **params})
 
-    def time(self, config: RunConfig, beside: RunConfig, machine: str) -> dict[str, Any] | None:
-        """Return how long a training step took on a machine, in turn with one of another config; None if not timed."""
-        return self._known.get(_key(f"time {_key(machine, beside)}", config))
-
-    def keep_time(self, config: RunConfig, beside: RunConfig, machine: str, times: dict[str, Any]) -> None:
-        """Keep what `time` is to return."""
-        self._known[_key(f"time {_key(machine, beside)}", config)] = times
-
     def _once(self, what: str, config: RunConfig, count: Callable[[], T]) -> T:
-        key = _key(what, config)
+        key = f"{what} {fingerprint(config)}"
         if key not in self._known:
             self._known[key] = count()
         return self._known[key]
 
 
-def same_but_for_seed(config: RunConfig) -> dict[str, Any]:
-    """Return all of a config that costs depend on."""
+def fingerprint(config: RunConfig) -> str:
+    """Return what tells configs apart that cost differently: all but seed and folder."""
     values = config_to_dict(config)
     values["output_dir"] = ""
     values["train"]["seed"] = 0
-    return values
-
-
-def _key(what: str, config: RunConfig) -> str:
-    values = json.dumps(same_but_for_seed(config), sort_keys=True)
-    return f"{what} {hashlib.sha256(values.encode()).hexdigest()[:16]}"
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _count(config: RunConfig, count: Callable[[Task], T]) -> T:

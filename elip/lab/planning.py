@@ -171,9 +171,9 @@ class Planner:
         config = self._arm_config(name, section)
         if section.budget is not None:
             config = self._within(config, section.budget, place)
-        available = self._counts.training(target.config) * _images(target.config) * target.steps
+        available = self._counts.training(target.config) * images_of_step(target.config) * target.steps
         whole = self._counts.steps(config)
-        steps = floor(available / (self._counts.training(config) * _images(config)))
+        steps = floor(available / (self._counts.training(config) * images_of_step(config)))
         if steps > whole:
             raise self._sweep.wrong(
                 (*place, "equal_cost_to"),
@@ -212,18 +212,6 @@ def at(config: RunConfig, folder: Path, seed: int) -> RunConfig:
     """Return the config of one run: with its seed and its folder."""
     train = config.train.model_copy(update={"seed": seed})
     return config.model_copy(update={"train": train, "output_dir": str(folder)})
-
-
-def chosen(arms: Sequence[Arm], only: Sequence[str]) -> list[Arm]:
-    """Return the arms of these names; the name of a section stands for all its shares.
-
-    Raises:
-        ConfigError: there is no arm of a name.
-    """
-    for name in only:
-        if not any(name in (arm.name, arm.section) for arm in arms):
-            raise ConfigError(f"--only: there is no arm {name!r}; there are {', '.join(arm.name for arm in arms)}.")
-    return [arm for arm in arms if arm.name in only or arm.section in only]
 
 
 def _with_reducer(config: RunConfig, reducer: ReducerConfig) -> RunConfig:
@@ -274,6 +262,6 @@ def _with_a_ratio_for_each_stage(reducer: ReducerConfig) -> dict[str, Any]:
     return {**params, "keep_ratio": [1 - (1 - _HALF) * (stage + 1) / len(begin) for stage in range(len(begin))]}
 
 
-def _images(config: RunConfig) -> int:
+def images_of_step(config: RunConfig) -> int:
     """Return the images of an optimiser step of one process."""
     return config.train.batch_size * config.train.accumulate

@@ -1,7 +1,7 @@
 """What a sweep leaves for its report: which runs there are and how far they are, and what each arm costs."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,23 @@ class SweepRecord:
         sweep: its file.
         arms: all of them.
         chains: of all arms and seeds.
+        is_alive: whether a chain may be running at this moment, so that a run which says so is believed.
     """
 
-    def __init__(self, out: Path, sweep: Sweep, arms: Sequence[Arm], chains: Sequence[Chain]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        sweep: Sweep,
+        arms: Sequence[Arm],
+        chains: Sequence[Chain],
+        is_alive: Callable[[Chain], bool] = lambda _: False,
+    ) -> None:
         self._out, self._sweep, self._arms, self._chains = out, sweep, arms, chains
         self._outcomes: dict[Key, Outcome] = {}
         for chain, stage in self.runs:
             outcome = Outcome.of(stage.folder)
-            if outcome.status == "done" and not chain.has_done(stage):  # another evaluation is asked for now
+            undone = outcome.status == "done" and not chain.has_done(stage)  # another evaluation is asked for now
+            if undone or (outcome.status == "running" and not is_alive(chain)):
                 outcome = Outcome("waiting", seconds=outcome.seconds)
             self._outcomes[_key(chain, stage)] = outcome
 

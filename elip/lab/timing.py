@@ -1,28 +1,66 @@
 """How long a training step of an arm takes, beside one of the baseline."""
 
+import json
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from math import floor
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from elip.atomic import write_text
 from elip.config import config_from_dict, config_to_dict
 from elip.config.schema import RunConfig
 from elip.efficiency.resources import machine, time_in_turn
 from elip.engine.optim import build_optimizer
 from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
+from elip.lab.counting import fingerprint
 from elip.reduction.reducer import TokenReducer
 from elip.registry import TASKS, load_plugins
 from elip.rng import seed_everything
 from elip.task import Progress, Task
 from elip.task.preflight import without_weights
 
+FILE = "times.json"
 ROUNDS, WARMUP = 7, 2
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _WHOLE = 10**9
+
+
+class Times:
+    """Times of training steps, kept in the folder of a sweep: once runs go on side by side, none can be taken.
+
+    Args:
+        folder: where they are kept; None keeps them nowhere.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = folder / FILE if folder else None
+        self._known: dict[str, dict[str, Any]] = {}
+        if self._path is not None:
+            with suppress(OSError, ValueError):  # what is damaged is timed again
+                self._known = dict(json.loads(self._path.read_text(encoding="utf-8")))
+
+    def find(self, config: RunConfig, baseline: RunConfig, machine: str | None = None) -> dict[str, Any] | None:
+        """Return what `time_beside` gave on a machine, by default on the last one; None if it was not asked."""
+        found = self._known.get(_pair(config, baseline), {})
+        return found.get(next(reversed(found), "") if machine is None else machine)
+
+    def keep(self, config: RunConfig, baseline: RunConfig, times: dict[str, Any]) -> None:
+        """Keep what `time_beside` gave."""
+        self._known.setdefault(_pair(config, baseline), {})[times["machine"]] = times
+        if self._path is not None:
+            write_text(self._path, json.dumps(self._known, indent=1) + "\n")
+
+
+def _pair(config: RunConfig, baseline: RunConfig) -> str:
+    """Return what tells pairs of configs apart whose steps take different times: all but lengths of training."""
+    lengths = {"max_steps": None, "epochs": 1}
+    one, other = (c.model_copy(update={"train": c.train.model_copy(update=lengths)}) for c in (config, baseline))
+    return f"{fingerprint(one)} beside {fingerprint(other)}"
 
 
 def device_of(config: RunConfig) -> torch.device:
