@@ -224,7 +224,7 @@ class ChainRunner:
         """Run a command, its output going to a file in the run's folder, and return the last line of its failure."""
         path = folder / OUTPUT
         with writing(path), path.open("ab") as output:
-            start = output.tell()
+            begin = output.tell()
             command = [sys.executable, str(_ROOT / "tools" / f"{name}.py"), *map(str, words)]
             if self._stopping.is_set():
                 return "stopped"
@@ -232,7 +232,7 @@ class ChainRunner:
             if self._stopping.is_set():  # asked for between the two lines above
                 self.stop()
             code = self._process.wait()
-        return None if code == 0 else _last_error(path, start, code)
+        return None if code == 0 else _last_error(path, begin, code)
 
     def _wait_for_others(self, folder: Path) -> None:
         """Wait for a run that still goes on in the folder: whoever started it may be gone without it."""
@@ -301,10 +301,10 @@ def _plugins(stage: Stage) -> list[str]:
     return [word for plugin in stage.config.get("plugins", []) for word in ("--plugins", plugin)]
 
 
-def _last_error(path: Path, start: int, code: int) -> str:
+def _last_error(path: Path, begin: int, code: int) -> str:
     """Return what a command said last, from where its output begins in the file."""
     with path.open("rb") as file:
-        file.seek(max(start, path.stat().st_size - 65536))
+        file.seek(max(begin, path.stat().st_size - 65536))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"

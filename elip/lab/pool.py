@@ -59,7 +59,7 @@ def run_all(chains: Sequence[Chain], jobs: int, notice: Notice) -> None:
     for chain in chains:
         waiting.put(chain)
     events: queue.SimpleQueue[tuple[Chain, Stage, Outcome]] = queue.SimpleQueue()
-    stopping = threading.Event()
+    stopping, bugs = threading.Event(), list[Exception]()
     runners = [ChainRunner(one, lambda *event: events.put(event)) for one in environments(jobs)]
 
     def work(runner: ChainRunner) -> None:
@@ -68,7 +68,11 @@ def run_all(chains: Sequence[Chain], jobs: int, notice: Notice) -> None:
                 chain = waiting.get_nowait()
             except queue.Empty:
                 return
-            runner.run(chain)
+            try:
+                runner.run(chain)
+            except Exception as error:  # a bug: to be told in the main thread
+                bugs.append(error)
+                return
 
     threads = [threading.Thread(target=work, args=(runner,), daemon=True) for runner in runners]
     with _handing_on(runners, stopping) as received:
@@ -79,6 +83,8 @@ def run_all(chains: Sequence[Chain], jobs: int, notice: Notice) -> None:
                 notice(*events.get(timeout=_WAIT_SECONDS))
             except queue.Empty:
                 continue
+    if bugs:
+        raise bugs[0]
     if received:
         raise Interrupted(received[0])
 
