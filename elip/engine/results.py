@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from elip.errors import ElipError
 from elip.task import EvalResult
 
 METRICS, CHANCE, PREDICTIONS, ABOUT = "metrics.json", "chance.json", "predictions.jsonl", "about.json"
+SCORES = "scores.json"
+"""The parts of the headline metric, item by item: a list of `elip.task.ItemScores`."""
 IN_TRAINING = "weights in training"
 """Stands for the name of a checkpoint where a run was evaluated as it trained."""
 
@@ -58,13 +61,15 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _write_files(result: EvalResult, folder: Path, about: Mapping[str, Any] | None) -> None:
     with writing(folder):
-        for name in (ABOUT, CHANCE, PREDICTIONS):
+        for name in (ABOUT, CHANCE, PREDICTIONS, SCORES):
             (folder / name).unlink(missing_ok=True)
     write_text(folder / METRICS, json.dumps(result.metrics, indent=2) + "\n")
     if about is not None:
         write_text(folder / ABOUT, json.dumps(dict(about), indent=2) + "\n")
     if result.chance:
         write_text(folder / CHANCE, json.dumps(result.chance, indent=2) + "\n")
+    if result.scores:
+        write_text(folder / SCORES, json.dumps([asdict(part) for part in result.scores], ensure_ascii=False) + "\n")
     for name, content in result.files.items():
         write_text(folder / name, json.dumps(content, ensure_ascii=False) + "\n")
     if result.predictions:

@@ -15,7 +15,7 @@ from elip.models.albef import Albef
 from elip.models.classifier import Classified, FusedClassifier
 from elip.objectives.distillation import distilled_cross_entropy
 from elip.reduction.guide import Guide, Watch
-from elip.task.contract import Batch, ConfigT, EvalResult, Evaluator, Progress, StepOutput
+from elip.task.contract import Batch, ConfigT, EvalResult, Evaluator, ItemScores, Progress, StepOutput
 from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from elip.task.labelled import Labelled, labelled_sample, read_and_sample, read_text
@@ -185,8 +185,10 @@ def evaluate_classifier(
         _prediction(example, row, guess, labels)
         for example, row, guess in zip(data.examples, scores, predicted.tolist(), strict=True)
     ]
+    right = 100 * (predicted == truth).double()
     return EvalResult(
-        metrics={"accuracy": 100 * (predicted == truth).double().mean().item()},
+        metrics={"accuracy": right.mean().item()},
+        scores=[ItemScores(right.tolist(), [" ".join(example.images) for example in data.examples])],
         chance={"accuracy": 100 * (truth.bincount().max() / len(truth)).item()},
         predictions=predictions,
         sheets=draw_best_and_worst(

@@ -69,6 +69,21 @@ class StepOutput:
     after_backward: Callable[[], None] | None = None
 
 
+@dataclass(frozen=True)
+class ItemScores:
+    """Scores of single items whose mean, times a weight, is a part of the headline metric.
+
+    Args:
+        values: one an item, in the unit of the metric.
+        clusters: one an item: what it shares with items that are not independent of it, such as its picture.
+        weight: of the mean of the values.
+    """
+
+    values: list[float]
+    clusters: list[str]
+    weight: float = 1.0
+
+
 @dataclass
 class EvalResult:
     """What an evaluation gives back.
@@ -79,6 +94,8 @@ class EvalResult:
         sheets: drawn for people, by name, [H, W, 3] uint8.
         chance: what guessing would reach, for those metrics where that is known.
         files: further JSON contents by file name, such as what the server of a benchmark takes.
+        scores: the parts that the headline is the sum of, item by item, so that it can have an interval. None where it
+            is made in another way, or the truth is not known.
     """
 
     metrics: dict[str, float]
@@ -86,6 +103,7 @@ class EvalResult:
     sheets: dict[str, np.ndarray] = field(default_factory=dict)
     chance: dict[str, float] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=dict)
+    scores: list[ItemScores] = field(default_factory=list)
 
 
 class Evaluator(Protocol):

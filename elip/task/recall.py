@@ -19,7 +19,7 @@ from elip.errors import DataError
 from elip.models.albef import Albef
 from elip.reduction.guide import Guide, Text, Watch
 from elip.sheets import kept_patches_sheet
-from elip.task.contract import Batch, EvalResult, Evaluator
+from elip.task.contract import Batch, EvalResult, Evaluator, ItemScores
 from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from elip.task.pairs import Captioned, Texts, texts_of
@@ -83,6 +83,7 @@ def evaluate_retrieval(
     ids, mask = tokenizer.encode(texts.captions, text_length)
     scores = score_retrieval(albef, match, images, collate_samples, ids, mask, k, evaluator)
     own = [_best_own(row, right) for row, right in zip(scores.i2t, texts.image_to_texts, strict=True)]
+    text_ranks, image_ranks = right_ranks(scores.i2t, scores.t2i, texts.image_to_texts, texts.text_to_image)
     predictions = [
         {
             "image": example.image,
@@ -93,7 +94,11 @@ def evaluate_retrieval(
         for example, row, (text, rank) in zip(images.examples, scores.i2t, own, strict=True)
     ]
     return EvalResult(
-        metrics=recalls(scores.i2t, scores.t2i, texts.image_to_texts, texts.text_to_image),
+        metrics=recalls(text_ranks, image_ranks),
+        scores=[
+            _mean_recalls(text_ranks, [example.image for example in images.examples]),
+            _mean_recalls(image_ranks, [images.examples[image].image for image in texts.text_to_image]),
+        ],
         chance=chance_recalls([len(example.captions) for example in images.examples]),
         predictions=predictions,
         sheets={
@@ -242,23 +247,38 @@ def score_retrieval(
     )
 
 
-def recalls(
+def right_ranks(
     i2t: Tensor, t2i: Tensor, image_to_texts: Sequence[Sequence[int]], text_to_image: Sequence[int]
-) -> dict[str, float]:
-    """Return recall at 1, 5, 10 in percent in both directions, and their means.
-
-    `txt_r*` is the share of images with one of their own texts among the first, `img_r*` of texts with theirs.
+) -> tuple[list[int], list[int]]:
+    """Return the ranks, from 0, of the first of its own texts for each image, and of its image for each text.
 
     Args:
         i2t: [I, T] scores of texts for each image;  t2i: [T, I] scores of images for each text.
         image_to_texts: the right texts of each image;  text_to_image: the right image of each text.
     """
-    text_ranks = torch.tensor([min(ranks(i2t[i], right)) for i, right in enumerate(image_to_texts)])
-    image_ranks = torch.tensor([ranks(t2i[t], [right])[0] for t, right in enumerate(text_to_image)])
-    return _with_means(
-        txt={at: (text_ranks < at).double().mean().item() for at in RECALL_AT},
-        img={at: (image_ranks < at).double().mean().item() for at in RECALL_AT},
+    return (
+        [min(ranks(row, right)) for row, right in zip(i2t, image_to_texts, strict=True)],
+        [ranks(row, [right])[0] for row, right in zip(t2i, text_to_image, strict=True)],
     )
+
+
+def recalls(text_ranks: Sequence[int], image_ranks: Sequence[int]) -> dict[str, float]:
+    """Return recall at 1, 5, 10 in percent in both directions, and their means.
+
+    `txt_r*` is the share of images with one of their own texts among the first, `img_r*` of texts with theirs.
+
+    Args:
+        text_ranks, image_ranks: see `right_ranks`.
+    """
+    return _with_means(
+        txt={at: sum(rank < at for rank in text_ranks) / len(text_ranks) for at in RECALL_AT},
+        img={at: sum(rank < at for rank in image_ranks) / len(image_ranks) for at in RECALL_AT},
+    )
+
+
+def _mean_recalls(found: Sequence[int], pictures: list[str]) -> ItemScores:
+    """Return one direction's share of `r_mean`, by the ranks of what was to be found and the picture of each."""
+    return ItemScores([100 * sum(rank < at for at in RECALL_AT) / len(RECALL_AT) for rank in found], pictures, 0.5)
 
 
 def chance_recalls(texts_per_image: Sequence[int]) -> dict[str, float]:

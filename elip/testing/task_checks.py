@@ -120,6 +120,7 @@ def evaluation_measures_the_headline(trial: TaskTrial) -> None:
     )
     for name, value in result.metrics.items():
         expect(_is_finite_scalar(value), f"the metric {name} is not one finite number: {value}")
+    _check_scores(result, task.headline)
     stray = result.chance.keys() - result.metrics.keys()
     expect(not stray, f"chance has {_list(stray)}, of which there is no metric")
     expect(bool(result.predictions), "there are no predictions")
@@ -175,6 +176,15 @@ def _check_losses(output: StepOutput) -> None:
         expect(name.startswith(LOSS_PREFIX), f"the loss {name!r} is to be named {LOSS_PREFIX}...")
         expect(isinstance(loss, Tensor) and _is_finite_scalar(loss), f"{name} is not one finite number: {loss}")
         expect(loss.requires_grad, f"{name} has no gradient")
+
+
+def _check_scores(result: EvalResult, headline: str) -> None:
+    for part in result.scores:
+        expect(len(part.values) == len(part.clusters), f"{len(part.values)} scores have {len(part.clusters)} clusters")
+    if result.scores:
+        total = sum(part.weight * sum(part.values) / len(part.values) for part in result.scores)
+        same = isclose(total, result.metrics[headline], rel_tol=1e-9, abs_tol=1e-9)
+        expect(same, f"the scores of items come to {total:g}, and {headline} is {result.metrics[headline]:g}")
 
 
 def _check_same(who: str, found: EvalResult, alone: EvalResult) -> None:

@@ -14,7 +14,7 @@ from elip.data.datasets import EvalDataset
 from elip.reduction.guide import Watch
 from elip.reduction.walk import VisionOutput
 from elip.sheets import Box
-from elip.task import Batch, EvalResult, Evaluator
+from elip.task import Batch, EvalResult, Evaluator, ItemScores
 from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from tasks.grounding.data import Expression, Target
@@ -55,6 +55,7 @@ def evaluate_grounding(
     ]
     return EvalResult(
         metrics=_by_split(targets, right),
+        scores=[ItemScores([100.0 * one for one in right], [example.image for example in data.examples])],
         predictions=predictions,
         sheets=draw_best_and_worst(
             data,

@@ -9,7 +9,7 @@ import torch
 from elip.data.datasets import EvalDataset
 from elip.reduction.guide import Watch
 from elip.reduction.walk import VisionOutput
-from elip.task import Batch, EvalResult, Evaluator
+from elip.task import Batch, EvalResult, Evaluator, ItemScores
 from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from tasks.vqa.accuracy import vqa_accuracy
@@ -55,6 +55,9 @@ def evaluate_vqa(
         sheets=draw_best_and_worst(
             data, quality, lambda i: _describe(predictions[i]), encode, collate, ["image"], num_examples, evaluator
         ),
+        scores=[ItemScores([one["accuracy"] for one in predictions], [one["image"] for one in predictions])]
+        if has_answers
+        else [],
         files={RESULT_FILE: [{key: one[key] for key in ("question_id", "answer")} for one in predictions]},
     )
 

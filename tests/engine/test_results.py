@@ -8,11 +8,16 @@ import threading
 from pathlib import Path
 
 from elip.engine.results import write_result
-from elip.task import EvalResult
+from elip.task import EvalResult, ItemScores
 
 
 def test_nothing_of_an_earlier_evaluation_stands_beside_the_figures(tmp_path: Path) -> None:
-    full = EvalResult({"accuracy": 50.0}, predictions=[{"image": "a.jpg"}], chance={"accuracy": 33.3})
+    full = EvalResult(
+        {"accuracy": 50.0},
+        predictions=[{"image": "a.jpg"}],
+        chance={"accuracy": 33.3},
+        scores=[ItemScores([50.0], ["a.jpg"])],
+    )
     write_result(full, tmp_path / "val", {"checkpoint": "best.pt", "step": 7})
     assert json.loads((tmp_path / "val/about.json").read_text()) == {"checkpoint": "best.pt", "step": 7}
     assert {path.name for path in (tmp_path / "val").iterdir()} == {
@@ -20,7 +25,11 @@ def test_nothing_of_an_earlier_evaluation_stands_beside_the_figures(tmp_path: Pa
         "metrics.json",
         "chance.json",
         "predictions.jsonl",
+        "scores.json",
     }
+    assert json.loads((tmp_path / "val/scores.json").read_text()) == [
+        {"values": [50.0], "clusters": ["a.jpg"], "weight": 1.0}
+    ]
     write_result(EvalResult({"accuracy": 60.0}), tmp_path / "val")
     assert [path.name for path in (tmp_path / "val").iterdir()] == ["metrics.json"]
 

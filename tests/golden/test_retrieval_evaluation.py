@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from elip.task.recall import RetrievalScores, recalls, score_retrieval
+from elip.task.recall import RetrievalScores, recalls, right_ranks, score_retrieval
 from elip.testing import LocalEvaluator
 
 from .model import golden_task
@@ -70,6 +70,6 @@ def test_recalls(golden: dict[str, Tensor], meta: dict[str, Any]) -> None:
     answer = meta["retrieval_eval"]
     text_to_image = [answer["txt2img"][str(i)] for i in range(len(answer["txt2img"]))]
     image_to_texts = [answer["img2txt"][str(i)] for i in range(len(answer["img2txt"]))]
-    assert recalls(golden["eval.score_i2t"], golden["eval.score_t2i"], image_to_texts, text_to_image) == pytest.approx(
-        answer["metrics"]
-    )
+    assert recalls(
+        *right_ranks(golden["eval.score_i2t"], golden["eval.score_t2i"], image_to_texts, text_to_image)
+    ) == pytest.approx(answer["metrics"])

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from elip.task.recall import chance_recalls, margin, ranks, recalls
+from elip.task.recall import chance_recalls, margin, ranks, recalls, right_ranks
 
 
 def test_recall_counts_images_whose_nearest_own_text_is_early_enough() -> None:
     i2t = torch.tensor([[0.9, 0.8, 0.1, 0.0], [0.9, 0.1, 0.2, 0.3]])
     t2i = i2t.T
-    metrics = recalls(i2t, t2i, image_to_texts=[[0, 1], [2, 3]], text_to_image=[0, 0, 1, 1])
+    metrics = recalls(*right_ranks(i2t, t2i, image_to_texts=[[0, 1], [2, 3]], text_to_image=[0, 0, 1, 1]))
     assert metrics["txt_r1"] == 50.0  # the second image puts text 0 first
     assert metrics["img_r1"] == 75.0  # text 0 scores the same with both, and the later place goes first
     assert metrics["txt_r5"] == metrics["img_r10"] == 100.0
@@ -28,7 +28,7 @@ def test_chance_is_what_random_scores_reach_on_average() -> None:
     runs = []
     for _ in range(400):
         scores = torch.rand(len(image_to_texts), len(text_to_image))
-        runs.append(recalls(scores, scores.T, image_to_texts, text_to_image))
+        runs.append(recalls(*right_ranks(scores, scores.T, image_to_texts, text_to_image)))
     for name, expected in chance.items():
         assert sum(run[name] for run in runs) / len(runs) == pytest.approx(expected, abs=1.5), name
 

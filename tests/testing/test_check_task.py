@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from elip.config.schema import DataConfig, RunConfig, TaskConfig
 from elip.data.datasets import SampleKey
 from elip.errors import ElipError
-from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput, Task
+from elip.task import Batch, EvalResult, Evaluator, ItemScores, Progress, StepOutput, Task
 from elip.testing import TASK_CHECKS, LocalEvaluator, TaskTrial, check_task
 from elip.testing.ranks import on_ranks
 
@@ -226,6 +226,20 @@ class KeepsTensors(Honest):
         return result
 
 
+class ScoresOthers(Honest):
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        result = super().evaluate(split, evaluator)
+        result.scores = [ItemScores([50.0], ["a"]), ItemScores([50.0], ["a"], weight=0.5)]
+        return result
+
+
+class ScoresNobody(Honest):
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        result = super().evaluate(split, evaluator)
+        result.scores = [ItemScores([1.0, 2.0], ["a"])]
+        return result
+
+
 class CountsItsShare(Honest):
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         result = super().evaluate(split, evaluator)
@@ -278,6 +292,8 @@ BROKEN = [
     ("evaluation_measures_the_headline", Headless, r"metrics has no 'accuracy', the headline, but error"),
     ("evaluation_measures_the_headline", NoPictures, r"the sheet sheet is not \[H, W, 3\] uint8"),
     ("evaluation_measures_the_headline", KeepsTensors, r"predictions cannot be written as JSON: .*Tensor"),
+    ("evaluation_measures_the_headline", ScoresOthers, r"the scores of items come to 75, and error is [\d.]+"),
+    ("evaluation_measures_the_headline", ScoresNobody, r"2 scores have 1 clusters"),
     ("ranks_agree", CountsItsShare, r"rank 0 of 2 measures error [\d.]+, one process alone [\d.]+"),
     ("checkpoints_bring_it_back", Forgetful, r"forward gives something else after its state was loaded"),
     ("checkpoints_bring_it_back", Renames, r"adapt_checkpoint changes queue of a checkpoint of this task itself"),
