@@ -1,16 +1,15 @@
 """The picture of `compare.py`: metrics against what an image costs."""
 
-import io
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from elip.errors import ConfigError
+from elip.lab.outcomes import Outcome
+from elip.lab.plots import FORMATS, mark, plain, rendered
 from tools.cli import write
-from tools.outcomes import Outcome
 
-FORMATS = ("png", "svg", "pdf")
 Cost = Callable[[Outcome], float | None]
 COSTS: dict[str, Cost] = {
     "image encoder in evaluation,\nGMACs an image": lambda one: one.eval_gmacs,
@@ -18,7 +17,6 @@ COSTS: dict[str, Cost] = {
 }
 """What a point's place may mean, by the label of the axis."""
 
-_MARKERS = "osD^v<>Ph*"
 _LABEL_WIDTH = 46  # characters of a line in the legend
 _PANEL, _LEGEND = (4.0, 3.4), 3.6  # inches: width and height; width
 
@@ -62,7 +60,7 @@ def draw(outcomes: Mapping[str, Outcome], path: Path) -> list[str]:
             _fill(panel, axis, cost, found, styles)
     marks = [panels[0][0].plot([], [], linestyle="none", label=labels[name], **styles[name])[0] for name in outcomes]
     figure.legend(handles=marks, loc="outside right upper", fontsize="small", frameon=False)
-    _save(figure, path, kind)
+    write(str(path), rendered(figure, kind), "--plot")
     return [
         f"{name} has no mark over `{' '.join(axis.split())}`: that cost is not recorded"
         for axis, cost in costs.items()
@@ -78,7 +76,7 @@ def _fill(
     first, *_ = found.values()
     chances = {one.chance for one in found.values()}
     by_chance = f" (by chance {first.chance:.3g})" if len(chances) == 1 and first.chance is not None else ""
-    panel.set(title=_plain(first.task), xlabel=axis, ylabel=_plain(f"{first.metric}, {first.split}{by_chance}"))
+    panel.set(title=plain(first.task), xlabel=axis, ylabel=plain(f"{first.metric}, {first.split}{by_chance}"))
     panel.grid(alpha=0.3)
     panel.margins(0.15)
     panel.locator_params(axis="x", nbins=5)
@@ -94,21 +92,9 @@ def _label(name: str, one: Outcome) -> str:
     reducer = one.eval_reducer if one.eval_reducer == one.train_reducer else f"trained with {one.train_reducer}"
     if one.eval_reducer not in (None, one.train_reducer):
         reducer = f"{reducer}, evaluated with {one.eval_reducer}"
-    return _plain(textwrap.fill(f"{name}: {reducer}; {one.weights}", _LABEL_WIDTH))
-
-
-def _plain(text: str) -> str:
-    """Return a text that matplotlib shows as it is, not as a formula."""
-    return text.replace("$", r"\$")
+    return plain(textwrap.fill(f"{name}: {reducer}; {one.weights}", _LABEL_WIDTH))
 
 
 def _style(index: int) -> dict[str, Any]:
-    """Return the mark of a run: colours go round before shapes; smaller ones lie on larger ones and hide none."""
-    shape = _MARKERS[(index + index // 10) % len(_MARKERS)]
-    return {"color": f"C{index % 10}", "marker": shape, "markersize": max(4.0, 10 - index / 2), "zorder": 3 + index}
-
-
-def _save(figure: Any, path: Path, kind: str) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=150)
-    write(str(path), picture.getvalue(), "--plot")
+    """Return the mark of a run; smaller ones lie on larger ones and hide none."""
+    return {**mark(index), "markersize": max(4.0, 10 - index / 2), "zorder": 3 + index}

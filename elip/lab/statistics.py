@@ -12,7 +12,7 @@ deviations are stretched to the unbiased standard error of the mean of a two-way
 degrees of freedom that this error has (Satterthwaite, Biometrics 1946). With many seeds and items the factor is one.
 
 How often nominal 95% held the true mean, of 2,000 made-up tables each (spreads of seeds, items and single scores: "all"
-0.04, 0.3, 0.35; "seeds" 0.1, 0.05, 0.1; "items" 0, 0.3, 0.35; "right or wrong" is a paired difference of zeros and ones):
+0.04, 0.3, 0.35; "seeds" 0.1, 0.05, 0.1; "items" 0, 0.3, 0.35; "right or wrong": a difference of zeros and ones):
 
     seeds x items    varies           percentile   stretched   t over seeds alone
     5 x 200          all              95.7         94.8        87.9
@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from elip.errors import ElipError
+from elip.task import ItemScores
 
 Verdict = Literal["better", "worse", "tie"]
 
@@ -58,27 +59,12 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores of single items whose mean, times a weight, is a part of a figure.
-
-    Args:
-        values: [n], one an item.
-        clusters: [n], what an item belongs to and is drawn with, such as the picture of a caption.
-        weight: of the mean of the values in the figure.
-    """
-
-    values: np.ndarray
-    clusters: np.ndarray
-    weight: float = 1.0
-
-
 def verdict(difference: Interval) -> Verdict:
     """Return what a difference comes to where more is better: a tie unless zero lies outside of the interval."""
     return "better" if difference.low > 0 else "worse" if difference.high < 0 else "tie"
 
 
-def by_cluster(parts: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray]:
+def by_cluster(parts: Sequence[ItemScores]) -> tuple[np.ndarray, np.ndarray]:
     """Return one value a cluster, whose plain mean is the figure, and the clusters in order.
 
     The figure is the sum over parts of weight * mean. Where clusters have different numbers of items it is no mean over
@@ -97,7 +83,7 @@ def by_cluster(parts: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray]:
         place = np.searchsorted(names, part.clusters)
         total = np.bincount(place, part.values, len(names))
         number = np.bincount(place, minlength=len(names))
-        mean = part.values.mean()
+        mean = np.mean(part.values)
         values += part.weight * (mean + (total - mean * number) * len(names) / len(part.values))
     return values, names
 
