@@ -78,7 +78,7 @@ class Elip(StageReducer):
         Shape:
             patches: [B, M, D];  returns [B, M]
         """
-        cls = (1 - self.text_weight) * context.prefix[:, :1] + self.text_weight * context.text.cls.unsqueeze(1)
+        cls = context.text.mixed_into(context.prefix[:, :1], self.text_weight)
         guide = torch.cat([cls.to(patches.dtype), context.prefix[:, 1:], patches], dim=1)
         last = block + look_ahead - 1
         for ahead in range(block, last):

@@ -201,6 +201,9 @@ class Report:
         ending = [record for record in records if "until" in record["options"] and record["reducer"] != BASELINE]
         needing = {r["reducer"]: r for r in records if r["requires_text"] and (self._args.vit or r not in ending)}
         notes = [f"{name} {self._of_text(record, baseline)}" for name, record in needing.items()]
+        notes += [
+            f"{name} {self._of_teacher()}" for name in {r["reducer"]: r for r in records if r["requires_teacher"]}
+        ]
         notes += [f"{record['label']}: {self._of_end(record['options']['until'])}" for record in ending]
         if any(record["vision_spread"] for record in records):
             notes.append(f"±: standard deviation between images; mean of {self._source_of_images()}.")
@@ -222,6 +225,12 @@ class Report:
         if record["tokens"] == baseline["tokens"]:
             return "needs a text, and this task encodes images alone: it keeps all tokens."
         return "needs a text, which is there in this inference; where images are encoded alone, it keeps all tokens."
+
+    def _of_teacher(self) -> str:
+        """Return what a reducer that needs a momentum encoder does without one."""
+        if self._args.vit:
+            return "needs what a momentum encoder saw: made-up attention stands for it."
+        return "needs what the momentum encoder saw, which there is in training only: an inference keeps all tokens."
 
     def _of_end(self, until: float) -> str:
         """Return what a reducer that is over before training is counts as."""

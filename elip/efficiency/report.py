@@ -59,6 +59,7 @@ def to_record(row: Row) -> Record:
         "options": row.reducer.settings,
         "label": row.label or label(row.reducer),
         "requires_text": REDUCERS.get(row.reducer.name).requires_text,
+        "requires_teacher": REDUCERS.get(row.reducer.name).requires_teacher,
         "unit": UNIT,
         **(_vision_record(cost) if isinstance(cost, VisionCost) else _task_record(cost)),
         "vision_spread": None if cost.spread is None else _spread(cost.spread),

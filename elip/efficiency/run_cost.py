@@ -120,7 +120,8 @@ class RunningCost:
         """Return, per image: `gmacs/vision`, forward, and `gmacs/train_step`, forward and backward; and their ratios.
 
         `gmacs/train_mean` is the mean of such steps over the whole training, during which a reduction may set in and
-        end. Ratios are to the same without reduction. Empty before the first training pass, and where counting has failed.
+        end. Ratios are to the same without reduction. Empty before the first training pass, and where counting has
+        failed.
         """
         call = self._call
         if call is None or not self._countable:
@@ -201,9 +202,11 @@ class EvaluationCost:
             return "images are encoded without a reducer"
         if reducer.is_over(call.guide.progress):
             return f"tuned on whole images from {reducer.until:g} of the training: all tokens are kept"
-        if reducer.requires_text and call.guide.text is None:
-            return f"{name} needs a text, and images are encoded without one: all tokens are kept"
-        return None
+        lack = reducer.lacks(call.guide)
+        if lack is None:
+            return None
+        why = "which no evaluation has" if reducer.requires_teacher else "and images are encoded without one"
+        return f"{name} needs {lack}, {why}: all tokens are kept"
 
     def _count(self, call: EncoderCall) -> dict[str, float | None]:
         try:

@@ -27,7 +27,7 @@ BATCH_SIZE = 2
 MANY_STEPS = 10_000
 """Steps of a training whose number is not known, for means over it."""
 MOST_COUNTS = 32
-"""Times that a step is counted for such a mean. Between these, which lie where costs change most, it is interpolated."""
+"""Times that a step is counted for such a mean, most where costs change most; in between they are interpolated."""
 
 
 @dataclass(frozen=True)

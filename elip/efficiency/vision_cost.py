@@ -15,7 +15,7 @@ from elip.efficiency.parts import Work
 from elip.efficiency.passes import NoValuesError, to_device_of, without_values
 from elip.efficiency.resources import saved_bytes
 from elip.models.vision import VisionEncoder
-from elip.reduction.guide import Guide, Watch, text_of_cls
+from elip.reduction.guide import Guide, Teacher, Watch, text_of_cls
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import BlockTokens, VisionOutput
 from elip.undisturbed import undisturbed
@@ -63,7 +63,8 @@ class Spread:
 class VisionCost:
     """MACs of one image in one pass under the reducer; the mean where images differ.
 
-    It is at work even where it would not be in an inference: without a text, or after its `until`.
+    It is at work even where it would not be in an inference: without a text or a teacher, or after its `until`. What a
+    teacher does is not counted: it runs anyway.
 
     Args:
         total: everything, with what the reducer adds.
@@ -220,7 +221,8 @@ class Classifier(nn.Module):
     def encode(self, image: Tensor, text_cls: Tensor | None = None, *, source: bool = False) -> VisionOutput:
         """Return the image's tokens; those of each block are kept in `blocks`."""
         progress = 1.0 if self.reducer is None else self.reducer.full_force
-        guide = Guide(None if text_cls is None else text_of_cls(text_cls), progress)
+        teacher = self._made_up_teacher(image) if self.reducer is not None and self.reducer.requires_teacher else None
+        guide = Guide(None if text_cls is None else text_of_cls(text_cls), progress, teacher)
         output = self.encoder(image, self.reducer, guide, Watch(source=source))
         self.blocks = output.blocks
         return output
@@ -228,6 +230,20 @@ class Classifier(nn.Module):
     def count(self, inputs: tuple[Tensor, ...]) -> Pass:
         """Return one pass, counted."""
         return Pass(count_macs(self, lambda: self(*inputs)), self.blocks)
+
+    def _made_up_teacher(self, image: Tensor) -> Teacher:
+        """Return what a momentum encoder might have seen of the images."""
+        assert self.reducer is not None
+        info, needs, batch = self.encoder.info(), self.reducer.teacher_needs, len(image)
+        rows = torch.rand(batch, info.num_heads, info.num_patches, device=image.device)
+        keys = torch.randn(batch, info.num_patches, info.width // info.num_heads, device=image.device)
+        tokens = torch.randn(batch, info.num_patches, info.width, device=image.device) if needs.tokens else None
+        return Teacher(
+            dict.fromkeys(needs.cls_rows, rows),
+            dict.fromkeys(needs.mixed_rows, rows),
+            dict.fromkeys(needs.keys, keys),
+            tokens,
+        )
 
     def noise(self, count: int) -> Tensor:
         """Return pictures of noise, [count, 3, H, W]."""

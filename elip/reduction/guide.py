@@ -27,6 +27,10 @@ class Text:
         """Hidden states at [CLS], [B, width of the text]."""
         return self.states[:, 0]
 
+    def mixed_into(self, cls: Tensor, share: float) -> Tensor:
+        """Return CLS tokens of images, of which a share is the text's [CLS] instead (ELIP, section 3). [B, 1, D]."""
+        return (1 - share) * cls + share * self.cls.unsqueeze(1)
+
     def repeat(self, count: int) -> "Text":
         """Return all texts `count` times over: for the first images of all texts, then for their second ones, ..."""
         return Text(self.states.repeat(count, 1, 1), self.mask.repeat(count, 1))
@@ -40,20 +44,23 @@ class TeacherNeeds:
 
     Args:
         cls_rows: blocks, counted from 0, whose attention of CLS to the patches it wants.
+        mixed_rows: blocks in which it wants that of a CLS that is mixed with the text's [CLS], and the text's share in
+            it. The text is the momentum encoder's own, as its text-only layers leave it.
         keys: blocks whose keys of the patches, averaged over heads, it wants.
         tokens: whether it wants the patch tokens after the final norm.
     """
 
     cls_rows: tuple[int, ...] = ()
+    mixed_rows: Mapping[int, float] = field(default_factory=dict)
     keys: tuple[int, ...] = ()
     tokens: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.cls_rows or self.keys or self.tokens)
+        return bool(self.cls_rows or self.mixed_rows or self.keys or self.tokens)
 
     def watch(self) -> "Watch":
         """Return what to ask of the teacher's pass; its tokens come in any case."""
-        return Watch(cls_rows=self.cls_rows, keys=self.keys)
+        return Watch(cls_rows=self.cls_rows, mixed_rows=self.mixed_rows, keys=self.keys)
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,13 @@ class Teacher:
     """What the momentum encoder has seen of the same images, without gradient: as much as `TeacherNeeds` asked for.
 
     Shape:
-        cls_rows: by block, [B, heads, P]
+        cls_rows, mixed_rows: by block, [B, heads, P]
         keys: by block, [B, P, d]
         tokens: [B, P, D] or None
     """
 
     cls_rows: Mapping[int, Tensor] = field(default_factory=dict)
+    mixed_rows: Mapping[int, Tensor] = field(default_factory=dict)
     keys: Mapping[int, Tensor] = field(default_factory=dict)
     tokens: Tensor | None = None
 
@@ -94,9 +102,10 @@ class Guide:
             None
             if teacher is None
             else Teacher(
-                {block: function(row) for block, row in teacher.cls_rows.items()},
-                {block: function(keys) for block, keys in teacher.keys.items()},
-                None if teacher.tokens is None else function(teacher.tokens),
+                cls_rows={block: function(row) for block, row in teacher.cls_rows.items()},
+                mixed_rows={block: function(row) for block, row in teacher.mixed_rows.items()},
+                keys={block: function(keys) for block, keys in teacher.keys.items()},
+                tokens=None if teacher.tokens is None else function(teacher.tokens),
             ),
         )
 
@@ -107,12 +116,16 @@ class Watch:
 
     Args:
         cls_rows: blocks, counted from 0, whose attention of CLS to the patches to give back.
+        mixed_rows: blocks in which to give back that of a CLS that is mixed with the text's [CLS], and the text's share
+            in it. The mixed token stands in the place of CLS in front of the block, query and key; what the block gives
+            does not change.
         keys: blocks whose keys of the patches, averaged over heads, to give back.
         attention: block whose whole attention to give back, as a part of the graph; it is not fused then.
         source: keep track of which token each patch lives in.
     """
 
     cls_rows: tuple[int, ...] = ()
+    mixed_rows: Mapping[int, float] = field(default_factory=dict)
     keys: tuple[int, ...] = ()
     attention: int | None = None
     source: bool = False
@@ -120,7 +133,12 @@ class Watch:
     @property
     def blocks(self) -> set[int]:
         """All blocks that are watched."""
-        return {*self.cls_rows, *self.keys, *(() if self.attention is None else (self.attention,))}
+        return {
+            *self.cls_rows,
+            *self.mixed_rows,
+            *self.keys,
+            *(() if self.attention is None else (self.attention,)),
+        }
 
 
 def text_of_cls(cls: Tensor) -> Text:

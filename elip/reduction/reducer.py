@@ -124,6 +124,8 @@ class TokenReducer(nn.Module):
     """Where the method comes from, e.g. "Liang et al., ICLR 2022, arXiv:2202.07800"."""
     requires_text: ClassVar[bool] = False
     """Keep all tokens in a pass without a text (or fail there, if `strict`)."""
+    requires_teacher: ClassVar[bool] = False
+    """Keep all tokens in a pass without a teacher, as in evaluation (or fail there, if `strict`)."""
     teacher_needs: TeacherNeeds = TeacherNeeds()
     """What it wants to know of the momentum encoder's pass, where there is one, as `Guide.teacher`; set it in the
     constructor where it depends on the encoder."""
@@ -182,6 +184,14 @@ class TokenReducer(nn.Module):
     def full_force(self) -> float:
         """Progress of the training at which the reduction is as strong as it gets: its end, or just before `until`."""
         return 1.0 if self.until is None else nextafter(self.until, 0.0)
+
+    def lacks(self, guide: Guide) -> str | None:
+        """Return what it requires and a guide does not have, in words; None for nothing."""
+        if self.requires_text and guide.text is None:
+            return "a text"
+        if self.requires_teacher and guide.teacher is None:
+            return "what the momentum encoder saw"
+        return None
 
     def is_over(self, progress: float) -> bool:
         """Return whether all tokens are kept for good, when so much of the training is done."""

@@ -141,6 +141,7 @@ class VisionOutput:
         kept: for each block that reduced, which patches still had a token to themselves, [B, rows, columns] bool; only
             where the source of the tokens is watched.
         cls_rows: CLS attention to the patches, [B, heads, N], of the blocks watched.
+        mixed_rows: the same of a CLS that is mixed with the text's.
         keys: of the patches, averaged over heads, [B, N, d], of the blocks watched.
         attention: of the block watched.
     """
@@ -151,6 +152,7 @@ class VisionOutput:
     losses: dict[str, Tensor] = field(default_factory=dict)
     kept: dict[int, Tensor] = field(default_factory=dict)
     cls_rows: dict[int, Tensor] = field(default_factory=dict)
+    mixed_rows: dict[int, Tensor] = field(default_factory=dict)
     keys: dict[int, Tensor] = field(default_factory=dict)
     attention: BlockAttention | None = None
 
@@ -170,9 +172,10 @@ class VisionOutput:
         if not needs:
             return None
         return Teacher(
-            {block: self.cls_rows[block] for block in needs.cls_rows},
-            {block: self.keys[block] for block in needs.keys},
-            self.tokens.x if needs.tokens else None,
+            cls_rows={block: self.cls_rows[block] for block in needs.cls_rows},
+            mixed_rows={block: self.mixed_rows[block] for block in needs.mixed_rows},
+            keys={block: self.keys[block] for block in needs.keys},
+            tokens=self.tokens.x if needs.tokens else None,
         )
 
 
@@ -238,8 +241,8 @@ def walk(
     Args:
         host: the ViT.
         image: [B, 3, H, W].
-        reducer: None keeps all tokens; so does one whose `until` has come, and one that requires a text where the guide
-            has none, unless it is strict.
+        reducer: None keeps all tokens; so does one whose `until` has come, and one that requires a text or a teacher
+            where the guide has none, unless it is strict.
         guide: what may decide which patches to keep.
         watch: what to give back beside the tokens.
         training: whether the pass is one of training.
@@ -247,12 +250,15 @@ def walk(
         look_ahead: calls what reducers run ahead; an encoder's `LookAhead`, so that it can be told apart.
 
     Raises:
-        ElipError: the reducer is strict and there is no text; a block is watched that is not there.
+        ElipError: the reducer is strict and there is no text or teacher; a block is watched that is not there, or whose
+            row is to be mixed with a text that is not there.
     """
     guide, watch = guide or Guide(), watch or Watch()
     for block in watch.blocks:
         if not 0 <= block < len(host.blocks):
             raise ElipError(f"block {block} cannot be watched: this ViT has blocks 0 to {len(host.blocks) - 1}.")
+    if watch.mixed_rows and guide.text is None:
+        raise ElipError("attention of CLS mixed with a text is asked for, and this pass encodes images alone.")
     reducer = _usable(reducer, guide)
     context = ReductionContext(_BlocksAhead(host, look_ahead), training, guide)
     # Reducers run outside: they keep state and may draw random numbers, which a second call would not find as it was.
@@ -266,7 +272,9 @@ def walk(
     # Whoever reads the tokens, losses of the reducer among them, reads what the encoder gives back.
     tokens = tokens.with_x(x[:, host.num_prefix_tokens :])
     losses = reducer.auxiliary_losses(tokens, context)
-    return VisionOutput(x, tokens, state.counts, losses, state.kept, state.rows, state.keys, state.attention)
+    return VisionOutput(
+        x, tokens, state.counts, losses, state.kept, state.rows, state.mixed_rows, state.keys, state.attention
+    )
 
 
 class _Pass:
@@ -277,6 +285,7 @@ class _Pass:
         self.attention: BlockAttention | None = None
         self.counts: list[BlockTokens] = []
         self.rows: dict[int, Tensor] = {}
+        self.mixed_rows: dict[int, Tensor] = {}
         self.keys: dict[int, Tensor] = {}
         self.kept: dict[int, Tensor] = {}
 
@@ -286,6 +295,10 @@ class _Pass:
         # What the reducer wants is asked for after it has changed the tokens: a bias is as long as they are now.
         x, tokens = self._reduced(x, tokens, lambda t: reducer.before_block(index, t, context))
         in_attention = x.shape[1]
+        if index in self.watch.mixed_rows:
+            cls = self.context.text.mixed_into(x[:, :1], self.watch.mixed_rows[index])
+            mixed = torch.cat([cls.to(x.dtype), x[:, 1:]], dim=1)
+            self.mixed_rows[index] = halves.cls_row(mixed, self.host.num_prefix_tokens)
         wishes = Wishes(self._needs(index), self._bias(index, tokens), reducer.attention(index, tokens, context))
         x, facts = self.run(halves.attention, x, self.host.num_prefix_tokens, wishes)
         self._note(index, facts, tokens)
@@ -340,21 +353,22 @@ class _Pass:
 
 
 _warned: WeakSet[TokenReducer] = WeakSet()
-"""Reducers that have been found without the text that they need: said once for each."""
+"""Reducers that have been found without the text or teacher that they need: said once for each."""
 
 
 def _usable(reducer: TokenReducer | None, guide: Guide) -> TokenReducer:
     if reducer is None or reducer.is_over(guide.progress):
         return NoReduction()
-    if not reducer.requires_text or guide.text is not None:
+    lack = reducer.lacks(guide)
+    if lack is None:
         return reducer
     name = type(reducer).__name__
     if reducer.strict:
         raise ElipError(
-            f"reducer {name} needs a text, and this pass encodes images alone (reducer.strict is true). "
-            "Set reducer.strict=false to keep all tokens here, or take a reducer that needs no text."
+            f"reducer {name} needs {lack}, and this pass has none (reducer.strict is true). "
+            "Set reducer.strict=false to keep all tokens here, or take a reducer that needs none."
         )
-    if reducer not in _warned:
+    if not torch.compiler.is_compiling() and reducer not in _warned:  # a graph has no place for what is said
         _warned.add(reducer)
-        logger.warning("reducer %s needs a text and this pass has none: all tokens are kept", name)
+        logger.warning("reducer %s needs %s and this pass has none: all tokens are kept", name, lack)
     return NoReduction()

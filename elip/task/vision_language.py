@@ -17,10 +17,11 @@ from elip.data.images import ImageFolder
 from elip.data.shards import ShardStream, are_shards, find_shards, refuse_shards
 from elip.data.tokenizer import HoldsTexts, Tokenizer, count_known
 from elip.data.transforms import EvalTransform, Normalize, TrainTransform, choose_normalize
-from elip.errors import shorten
+from elip.errors import ConfigError, shorten
 from elip.models.albef import Albef
 from elip.models.text import MLMHead
 from elip.objectives.distillation import alpha_at
+from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, ConfigT, Progress, Task
 from elip.task.pairs import Pair, pair_sample, pair_texts, read_pair
@@ -93,6 +94,7 @@ class VisionLanguageTask(Task[ConfigT]):
             config.model, config.reducer, config.eval.reducer, projections=projections, mlm_head=mlm_head
         )
         albef.set_checkpoint_activations(config.train.checkpoint_activations)
+        _check_evaluation_has_all(config, albef.reducer)
         if config.reducer.until is not None and any(p.requires_grad for p in albef.reducer.parameters()):
             self.leaves_parameters_out = True  # those of a reducer that is over
         return albef
@@ -243,6 +245,16 @@ class VisionLanguageTask(Task[ConfigT]):
         vocab_size = self.model.albef.text_encoder.bert_config.vocab_size
         ids = torch.randint(vocab_size // 2, vocab_size, (batch_size, length))
         return {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool)}
+
+
+def _check_evaluation_has_all(config: RunConfig, reducer: TokenReducer | None) -> None:
+    """Refuse a strict reducer that would stop the first evaluation of a run, which has no momentum encoder."""
+    in_force = config.eval.reducer is None and config.reducer.until is None
+    if reducer is not None and reducer.strict and reducer.requires_teacher and in_force:
+        raise ConfigError(
+            f"reducer.strict: {config.reducer.name} needs what the momentum encoder saw, which no evaluation has. Set "
+            "eval.reducer=none, or reducer.until, or reducer.strict=false."
+        )
 
 
 def tokens_per_block(vision: VisionOutput) -> dict[str, Tensor | float]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from elip.models.vision import VisionEncoder
 from elip.reduction.guide import Guide, text_of_cls
 from elip.reduction.reducer import TokenReducer
-from elip.testing.trial import ReducerTrial, expect, images, made_up, tiny_vit
+from elip.testing.trial import ReducerTrial, expect, images, made_up, tiny_vit, with_teacher
 
 REMEDY = "keep Python choices to shapes and parameters, or set static_counts = False if counts depend on the image"
 
@@ -50,7 +50,10 @@ class _Embeds(nn.Module):
         self.reducer = reducer
 
     def forward(self, image: Tensor, text_cls: Tensor) -> Tensor:
-        return self.encoder(image, self.reducer, Guide(text_of_cls(text_cls))).embeds
+        guide = Guide(text_of_cls(text_cls))
+        if self.reducer.requires_teacher:
+            guide = with_teacher(self.encoder, self.reducer, image, guide)
+        return self.encoder(image, self.reducer, guide).embeds
 
 
 def _model(trial: ReducerTrial) -> tuple[_Embeds, tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """What the conformance checks share: a reducer under test, tiny ViTs to test it in, and a record of what it did."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -77,8 +77,14 @@ class ReducerTrial:
         guide: Guide | None = None,
         watch: Watch | None = None,
     ) -> VisionOutput:
-        """Return what the encoder makes of the images; without a guide, of each under a made-up text."""
-        return encoder(image, reducer, guide or Guide(made_up_text(len(image), encoder)), watch)
+        """Return what the encoder makes of the images; without a guide, of each under a made-up text.
+
+        Where the reducer requires a teacher, and the guide has none, the encoder is its own.
+        """
+        guide = guide or Guide(made_up_text(len(image), encoder))
+        if reducer is not None and reducer.requires_teacher and guide.teacher is None:
+            guide = with_teacher(encoder, reducer, image, guide)
+        return encoder(image, reducer, guide, watch)
 
 
 def expect(condition: bool | Tensor, message: str) -> None:
@@ -141,6 +147,13 @@ def made_up_text(batch: int, encoder: VisionEncoder) -> Text:
     mask = torch.ones(batch, TEXT_LENGTH, dtype=torch.bool)
     mask[::2, TEXT_LENGTH // 2 :] = False
     return Text(states, mask)
+
+
+@torch.no_grad()
+def with_teacher(encoder: VisionEncoder, reducer: TokenReducer, image: Tensor, guide: Guide) -> Guide:
+    """Return the guide with what a momentum encoder would tell the reducer, if it wants anything."""
+    needs = reducer.teacher_needs
+    return replace(guide, teacher=encoder(image, guide=guide, watch=needs.watch()).teacher(needs))
 
 
 def record_visits(reducer: TokenReducer) -> list[Visit]:

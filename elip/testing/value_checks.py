@@ -7,10 +7,19 @@ import torch
 from torch import Tensor
 
 from elip.models.vision import VisionEncoder
-from elip.reduction.guide import Guide, Teacher, Watch
+from elip.reduction.guide import Guide, Watch
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import VisionOutput
-from elip.testing.trial import ReducerTrial, expect, images, made_up, made_up_text, record_visits, tiny_vit
+from elip.testing.trial import (
+    ReducerTrial,
+    expect,
+    images,
+    made_up,
+    made_up_text,
+    record_visits,
+    tiny_vit,
+    with_teacher,
+)
 from elip.undisturbed import undisturbed
 
 SAME = 1e-6
@@ -88,7 +97,7 @@ def gradients_reach_parameters(trial: ReducerTrial) -> None:
     _backward(trial, encoder, None, image)
     reached = {name for name, p in encoder.named_parameters() if _reached(p)}
     encoder.zero_grad()
-    guide = Guide(made_up_text(len(image), encoder), teacher=_teacher(encoder, reducer, image))
+    guide = with_teacher(encoder, reducer, image, Guide(made_up_text(len(image), encoder)))
     visits = record_visits(reducer)
     _backward(trial, encoder, reducer, image, guide)
     for visit in visits:
@@ -132,12 +141,6 @@ def _backward(
     weights = made_up(tuple(output.embeds.shape), seed=6)
     loss = (output.embeds * weights).sum() + sum(output.losses.values())
     loss.backward()
-
-
-@torch.no_grad()
-def _teacher(encoder: VisionEncoder, reducer: TokenReducer, image: Tensor) -> Teacher | None:
-    """Return what a momentum encoder would tell the reducer; None for one that wants nothing."""
-    return encoder(image, watch=reducer.teacher_needs.watch()).teacher(reducer.teacher_needs)
 
 
 def _reached(parameter: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from elip.config.schema import VisionConfig
 from elip.models.vision import VisionEncoder, create_vit
 from elip.reduction.encoder import EncoderInfo
-from elip.reduction.guide import Guide, text_of_cls
+from elip.reduction.guide import Guide, Teacher, text_of_cls
 from elip.reduction.reducer import ReductionContext, TokenReducer
 from elip.reduction.tokens import Tokens
 from elip.registry import REDUCERS
@@ -70,5 +70,10 @@ class Classifier(nn.Module):
         self.reducer = reducer
 
     def forward(self, image: Tensor, text_cls: Tensor | None = None) -> Tensor:
-        guide = None if text_cls is None else Guide(text_of_cls(text_cls))
+        guide = Guide() if text_cls is None else Guide(text_of_cls(text_cls))
+        if self.reducer is not None and self.reducer.requires_teacher:
+            info, needs = self.encoder.info(), self.reducer.teacher_needs
+            rows = torch.rand(len(image), info.num_heads, info.num_patches)
+            blocks = needs.mixed_rows or needs.cls_rows
+            guide = replace(guide, teacher=Teacher(mixed_rows=dict.fromkeys(blocks, rows)))
         return self.encoder.classify(self.encoder(image, self.reducer, guide).embeds)

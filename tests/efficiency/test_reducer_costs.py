@@ -51,6 +51,7 @@ OWN: dict[str, tuple[dict[str, Any], int]] = {
     "sinkhorn": (STAGES, 2 * C * (12 * 16 + 8 * 12)),
     "sit": (STAGES, slimming(16, 12) + slimming(12, 8)),
     "trips": ({"begin": [1, 2], "keep_ratio": 0.75}, sum(C * C + (n + 1) * C * C + row(n) for n in (16, 13)) + 8 * C),
+    "guided": (STAGES, (4 + 5) * C),
     "pool": ({"begin": [1], "keep_ratio": 0.25}, 0),
 }
 """Parameters of each reducer, and what it multiplies beside the ViT."""

@@ -55,6 +55,7 @@ def test_the_record_of_an_encoder_is_in_gmacs() -> None:
         "options": {"full_look_ahead": True},
         "label": "elip full_look_ahead=true",
         "requires_text": True,
+        "requires_teacher": False,
         "unit": "GMACs",
         "vision_gmacs": 3.0,
         "look_ahead_gmacs": 1.0,

@@ -194,6 +194,15 @@ def test_a_reducer_that_needs_a_text_costs_all_tokens_where_images_are_encoded_a
     assert with_text["vision_gmacs_dense"] == pytest.approx(DENSE)
 
 
+def test_an_evaluation_has_no_teacher_and_says_so() -> None:
+    task = make_task({"name": "guided"})
+    cost = EvaluationCost(task)
+    answer(task)
+    figures = cost.figures()
+    assert (figures["reducer"], figures["vision_gmacs"]) == ("none", pytest.approx(DENSE))
+    assert figures["note"] == "guided needs what the momentum encoder saw, which no evaluation has: all tokens are kept"
+
+
 def test_an_evaluation_after_tuning_keeps_all_tokens_and_says_why() -> None:
     task = make_task({**ELIP, "until": 0.8})
     cost = EvaluationCost(task)

@@ -124,6 +124,18 @@ def test_a_reducer_changes_vision_and_fusion_and_pays_for_its_look_ahead(dense: 
     assert reduced.saved_bytes < dense.saved_bytes
 
 
+@pytest.mark.parametrize("share", [0.2, 0.0])
+def test_a_teachers_row_is_a_part_of_momentum_and_its_choice_saves_the_rest(dense: TaskCost, share: float) -> None:
+    cost = task_cost(make_task({"name": "guided", "text_weight": share}))
+    row = 17 * D + (D**2 + 17 * D**2 + norm(17) if share else 0)  # query and keys are there without the text
+    assert cost.train_forward.momentum == dense.train_forward.momentum + row
+    left = 1 + 6 + 1  # CLS, 0.4 of 16 patches, the others
+    assert cost.train_forward.vision == vision(left, left, left) + 10 * D
+    assert cost.train_forward.fusion == fusion(4, left)
+    assert cost.train_forward.look_ahead == 0
+    assert cost.inference == dense.inference
+
+
 def test_look_ahead_of_a_reduced_momentum_encoder_is_part_of_momentum(reduced: TaskCost) -> None:
     cost = task_cost(make_task(ELIP, task={"reduce_momentum": True}))
     assert cost.train_forward.look_ahead == reduced.train_forward.look_ahead

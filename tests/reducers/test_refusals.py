@@ -10,8 +10,11 @@ from elip.registry import REDUCERS
 
 INFO = EncoderInfo(depth=12, width=32, num_heads=2, grid=(4, 4))
 BARE = EncoderInfo(depth=12, width=32, num_heads=2, grid=(4, 4), num_prefix_tokens=0, has_class_token=False)
-RATIOS = ("ats", "dpcknn", "dynamicvit", "evit", "kmedoids", "patchmerger", "pool", "random", "sinkhorn", "sit", "topk")
-CLS_BASED = ("ats", "elip", "evit", "topk", "trips")
+RATIOS = (
+    *("ats", "dpcknn", "dynamicvit", "evit", "guided", "kmedoids", "patchmerger", "pool", "random", "sinkhorn", "sit"),
+    "topk",
+)
+CLS_BASED = ("ats", "elip", "evit", "guided", "topk", "trips")
 
 
 @pytest.mark.parametrize("name", RATIOS)
@@ -72,7 +75,7 @@ def test_a_vit_without_a_class_token_is_refused_by_what_scores_with_it(name: str
         REDUCERS.build(name, BARE)
 
 
-@pytest.mark.parametrize("name", ["elip", "trips"])
+@pytest.mark.parametrize("name", ["elip", "guided", "trips"])
 def test_a_text_of_another_width_is_refused_by_what_puts_it_into_the_image(name: str) -> None:
     info = EncoderInfo(depth=12, width=32, num_heads=2, grid=(4, 4), text_width=48)
     with pytest.raises(ElipError, match=r"widths must be equal: the\s+ViT's is 32, the text encoder's 48"):
@@ -89,6 +92,10 @@ def test_a_text_of_another_width_is_refused_by_what_puts_it_into_the_image(name:
         ("sinkhorn", {"eps": float("nan")}, "eps must be above 0 and iterations at least 1, got nan and 3"),
         ("elip", {"text_weight": float("nan")}, r"text_weight: expected a share in \[0, 1\], got nan"),
         ("elip", {"text_weight": 1.5}, r"text_weight: expected a share in \[0, 1\], got 1.5"),
+        ("guided", {"text_weight": 1.5}, r"text_weight: expected a share in \[0, 1\], got 1.5"),
+        ("guided", {"temperature": -1.0}, "temperature: expected a number of 0 or more, got -1.0"),
+        ("guided", {"temperature": float("nan")}, "temperature: expected a number of 0 or more, got nan"),
+        ("guided", {"teacher_block": 12}, "teacher_block: this ViT has blocks 0 to 11, got 12"),
         ("random", {"seed": 2**64}, r"seed: expected a whole number from 0 to 2\^63 - 1, got 18446744073709551616"),
         ("kmedoids", {"iterations": -1}, "iterations must be 0 or more, got -1"),
         ("dpcknn", {"neighbors": 0}, "neighbors must be at least 1, got 0"),

@@ -205,6 +205,27 @@ def test_a_reduction_that_ends_in_training_shows_in_the_mean_of_its_steps(
     assert planned["options"]["until"] == 0.75
 
 
+def test_a_teacher_is_made_up_for_a_plain_vit_and_missed_in_an_inference(
+    config: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--reducer", "none", "--reducer", "guided"]
+    dense, own = run_json(capsys, *TINY_VIT, *asked)
+    assert own["requires_teacher"]
+    assert own["vision_gmacs"] < 0.5 * dense["vision_gmacs"]
+    dense, own = run_json(capsys, "--config", str(config), *tiny, *asked)
+    assert own["inference_gmacs"] == dense["inference_gmacs"]
+    assert own["train_step_gmacs"] < dense["train_step_gmacs"]
+    for arguments, said in (
+        (TINY_VIT, "guided needs what a momentum encoder saw: made-up attention stands for it"),
+        (
+            ["--config", str(config), *tiny],
+            "guided needs what the momentum encoder saw, which there is in training only",
+        ),
+    ):
+        assert flops.main([*arguments, *asked]) == 0
+        assert said in capsys.readouterr().out
+
+
 def test_properties_have_a_table_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert flops.main([*TINY_VIT, "--reducer", "random", "--properties", "--markdown", "-"]) == 0
     lines = capsys.readouterr().out.splitlines()
