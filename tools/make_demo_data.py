@@ -28,6 +28,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--image-size", type=int, default=64, metavar="PX", help="side of the pictures, 32 to 4096 px (%(default)s)"
     )
     parser.add_argument(
+        "--clutter",
+        type=int,
+        default=0,
+        metavar="LEVEL",
+        help="0: large digits on bare paper; 1 or 2: smaller ones among shapes that no text tells of (%(default)s)",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another seed makes other scenes and texts (%(default)s)"
     )
     parser.add_argument("--force", action="store_true", help="replace a DigitScenes set that is already in DIR")
@@ -39,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the data set, say so, and return 0."""
     args = parse_args(argv)
     sizes = {"num_train": args.train, "num_val": args.val, "num_test": args.test}
-    settings = Settings(**sizes, image_size=args.image_size, seed=args.seed)
+    look = {"image_size": args.image_size, "clutter": args.clutter, "seed": args.seed}
+    settings = Settings(**sizes, **look)
     try:
         already_there = is_built(args.out, settings) and not args.force
-        build(args.out, **sizes, image_size=args.image_size, seed=args.seed, force=args.force)
+        build(args.out, **sizes, **look, force=args.force)
     except OSError as error:
         raise ElipError(f"cannot use {error.filename or args.out}: {error.strerror or error}") from error
     print(f"{args.out}: already there" if already_there else f"{args.out}: {sum(sizes.values())} pictures made")

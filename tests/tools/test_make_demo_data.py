@@ -57,6 +57,16 @@ def test_other_settings_need_force(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*args, "--seed", "1", "--force"]) == 0
 
 
+def test_clutter_is_asked_for_by_its_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--out", str(tmp_path / "set"), *SMALL, "--image-size", "96"]
+    assert main([*args, "--clutter", "1"]) == 0
+    assert '"clutter": 1' in (tmp_path / "set" / "meta.json").read_text()
+    assert main([*args, "--clutter", "2"]) == 2
+    assert "clutter: 1 there, 2 asked for" in capsys.readouterr().err
+    assert main([*args, "--clutter", "3", "--force"]) == 2
+    assert capsys.readouterr().err == "error: DigitScenes: clutter must be between 0 and 2, got 3\n"
+
+
 def test_a_mistake_is_one_line_and_code_2(tmp_path: Path) -> None:
     done = run("--out", str(tmp_path / "set"), "--train", "0")
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""Scenes as pixels: digits in coloured ink on textured paper, and the boxes around them.
+"""Scenes as pixels: digits in coloured ink on textured and printed paper, and the boxes around them.
 
 Only exact operations are used (sums, products and Pillow's fixed-point resizing), so the same scene gives the same
 pixels on every machine.
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from elip.data.digitscenes.clutter import RGB
 from elip.data.digitscenes.handwriting import Handwriting
-from elip.data.digitscenes.scene import NOISE_SIDE, RGB, Background, Digit, Scene, sample_scenes
+from elip.data.digitscenes.scene import NOISE_SIDE, Background, Digit, Scene, sample_scenes
 
 INKS: dict[str, RGB] = {
     "red": (245, 50, 45),
@@ -22,7 +23,7 @@ INKS: dict[str, RGB] = {
     "purple": (205, 85, 240),
     "white": (250, 250, 250),
 }
-_FINER = 4  # the ink's edge is found on a grid so many times finer than the pixels
+_FINER = 4  # edges are found on a grid so many times finer than the pixels
 _GRAIN = 10  # grey levels between the darkest and the lightest grain of the paper
 _INK_FROM, _INK_FULL = 0.30, 0.58  # darkness of the sample where ink begins, and where it covers the paper
 
@@ -35,11 +36,13 @@ class Picture(NamedTuple):
     """x, y, width and height in pixels, one for each of `scene.digits`."""
 
 
-def write_pictures(root: Path, split: str, num: int, size: int, seed: int, handwriting: Handwriting) -> list[Picture]:
+def write_pictures(
+    root: Path, split: str, num: int, size: int, seed: int, handwriting: Handwriting, clutter: int = 0
+) -> list[Picture]:
     """Return the pictures of a split after writing them below `root` as JPEG files without chroma subsampling."""
     (root / split).mkdir(parents=True, exist_ok=True)
     pictures = []
-    for scene in sample_scenes(split, num, seed, handwriting):
+    for scene in sample_scenes(split, num, seed, handwriting, clutter):
         image, boxes = draw(scene, size, handwriting)
         image.save(root / scene.file, quality=95, subsampling=0)
         pictures.append(Picture(scene, boxes))
@@ -53,6 +56,9 @@ def draw(scene: Scene, size: int, handwriting: Handwriting) -> tuple[Image.Image
         size: side of the square picture, pixels, >= 32.
     """
     pixels = _paper(scene, size)
+    for shape in scene.shapes:
+        rows, columns, cover = shape.cover(size, _FINER)
+        pixels[rows, columns] += cover[..., None] * (np.array(shape.tone) - pixels[rows, columns])
     boxes = []
     for digit in scene.digits:
         ink = _ink(handwriting.images[digit.handwriting], round(digit.size * size / 3))

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from random import Random
 
+from elip.data.digitscenes.clutter import LEVELS, RGB, Shape, sample_shapes
 from elip.data.digitscenes.handwriting import SPLITS, Handwriting
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
 NUM_CELLS = 9
 MAX_DIGITS = 3
 NOISE_SIDE = 6
-
-RGB = tuple[int, int, int]
 
 _SHARES = {1: 0.2, 2: 0.4, 3: 0.4}  # of pictures with so many digits, until the single ones run out
 _REPEAT = 0.3  # chance that a digit takes its colour (its value) from an earlier one, so that counting is worth it
@@ -84,6 +83,8 @@ class Scene:
     index: int
     digits: tuple[Digit, ...]
     background: Background
+    shapes: tuple[Shape, ...] = ()
+    """Printed on the paper, below the digits; no text tells of them."""
 
     @property
     def stem(self) -> str:
@@ -110,8 +111,14 @@ class Scene:
         return _stream(self.seed, self.split, self.index, purpose)
 
 
-def sample_scenes(split: str, num_scenes: int, seed: int, handwriting: Handwriting) -> Iterator[Scene]:
-    """Yield scenes that differ in content from each other and from those of all other splits."""
+def sample_scenes(
+    split: str, num_scenes: int, seed: int, handwriting: Handwriting, clutter: int = 0
+) -> Iterator[Scene]:
+    """Yield scenes that differ in content from each other and from those of all other splits.
+
+    Clutter, a level of `LEVELS`, makes digits smaller and adds shapes. Contents, handwriting and backgrounds are the
+    same at all levels, and so are all texts.
+    """
     seen: set[frozenset[tuple[str, int, int]]] = set()
     for index in range(num_scenes):
         rng = _stream(seed, split, index, "scene")
@@ -119,8 +126,10 @@ def sample_scenes(split: str, num_scenes: int, seed: int, handwriting: Handwriti
         while _content(digits) in seen or _home(_content(digits)) != split:
             digits = _sample_digits(rng)
         seen.add(_content(digits))
-        written = tuple(_write(digit, split, handwriting, rng) for digit in digits)
-        yield Scene(seed, split, index, written, _sample_background(rng))
+        written = tuple(_write(digit, split, handwriting, rng, clutter) for digit in digits)
+        background = _sample_background(rng)
+        shapes = sample_shapes(clutter, _stream(seed, split, index, "shapes"))
+        yield Scene(seed, split, index, written, background, shapes)
 
 
 def _stream(*names: object) -> Random:
@@ -149,10 +158,10 @@ def _sample_digits(rng: Random) -> tuple[Digit, ...]:
     return tuple(digits)
 
 
-def _write(digit: Digit, split: str, handwriting: Handwriting, rng: Random) -> Digit:
+def _write(digit: Digit, split: str, handwriting: Handwriting, rng: Random, clutter: int) -> Digit:
     sample = rng.choice(handwriting.pools[split, digit.value])
     shift = (rng.uniform(0.15, 0.85), rng.uniform(0.15, 0.85))
-    return replace(digit, handwriting=sample, size=rng.uniform(0.82, 0.94), shift=shift)
+    return replace(digit, handwriting=sample, size=rng.uniform(*LEVELS[clutter].digit_size), shift=shift)
 
 
 def _sample_background(rng: Random) -> Background:

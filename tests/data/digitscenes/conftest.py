@@ -23,6 +23,12 @@ def scenes(handwriting: Handwriting) -> list[Scene]:
     return list(sample_scenes("train", 300, 0, handwriting))
 
 
+@pytest.fixture(scope="session", params=[1, 2])
+def cluttered(request: pytest.FixtureRequest, handwriting: Handwriting) -> list[Scene]:
+    """The first 60 of the same scenes with clutter."""
+    return list(sample_scenes("train", 60, 0, handwriting, clutter=request.param))
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished data set of SIZES, 64 px, seed 0; not to be changed."""

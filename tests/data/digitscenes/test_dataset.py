@@ -211,6 +211,27 @@ def test_other_settings_are_refused_and_told(tmp_path: Path) -> None:
     assert digests(tmp_path) == before
 
 
+@pytest.mark.parametrize("there", [0, 1])
+def test_other_clutter_is_other_settings(there: int, tmp_path: Path) -> None:
+    build(tmp_path, **SMALL, clutter=there)
+    with pytest.raises(DataError, match=rf"\(clutter: {there} there, {1 - there} asked for\)"):
+        build(tmp_path, **SMALL, clutter=1 - there)
+    assert is_built(tmp_path, Settings(**SMALL, clutter=there))
+
+
+def test_meta_tells_of_clutter_where_there_is_any(tmp_path: Path) -> None:
+    assert load(build(tmp_path, **SMALL, clutter=2), "meta")["settings"]["clutter"] == 2
+
+
+def test_a_set_without_clutter_stays_what_it_was(folder: Path, handwriting: Handwriting) -> None:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.json")):
+        digest.update(file.read_bytes())
+    for scene in sample_scenes("train", 12, 0, handwriting):  # before Pillow's JPEG encoder, which may change
+        digest.update(draw(scene, 64, handwriting)[0].tobytes())
+    assert digest.hexdigest() == "84ef20c1b1c48309980434a5b7e140ddea838f0cf29e8b277a6b67e43b6a958f"
+
+
 def test_force_replaces_a_larger_set_without_leaving_its_pictures(tmp_path: Path) -> None:
     build(tmp_path / "set", **{**SMALL, "num_val": 3})
     build(tmp_path / "set", **SMALL, force=True)
@@ -247,6 +268,8 @@ def test_a_folder_with_other_things_is_never_touched(tmp_path: Path, force: bool
         ({"num_train": 1}, "num_train must be between 2 and 1000000, got 1"),
         ({"num_test": 10_000_000}, "num_test must be between 2 and 1000000, got 10000000"),
         ({"image_size": 31}, "image_size must be between 32 and 4096, got 31"),
+        ({"image_size": 63, "clutter": 1}, "image_size must be between 64 and 4096, got 63"),
+        ({"clutter": 3}, "clutter must be between 0 and 2, got 3"),
     ],
 )
 def test_a_number_out_of_range_is_refused_before_anything_is_made(
