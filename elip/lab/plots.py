@@ -13,7 +13,7 @@ from elip.lab.statistics import Interval
 
 FORMATS = ("png", "svg", "pdf")
 
-_MARKERS = "osD^v<>Ph*"
+_MARKERS = "osD^v<>Ph*Xdp"
 _COLOURS = [f"C{index}" for index in range(10) if index != 7]  # without grey, which is the baseline's
 _PANEL = (5.2, 5.0)  # inches: width and height
 _SMALL = (3.0, 2.3)
@@ -244,6 +244,7 @@ def _put_labels(panel: Any, points: Sequence[Point], styles: Mapping[str, Mappin
         (left, y), (right, _) = (to_pixels((bound, one.value.mean)) for bound in (one.low, one.high))
         taken += [_Box(x - unit, low, x + unit, high), _Box(left, y - unit, right, y + unit)]
     taken += [_around(place, unit) for place in _along([to_pixels(place) for place in _front(points)])]
+    labels: list[_Box] = []
     for one in sorted(points, key=lambda point: -point.value.mean):
         x, y = to_pixels((one.cost, one.value.mean))
         width, height = 0.58 * _FONT * len(one.arm.name) * unit, 1.15 * _FONT * unit
@@ -255,9 +256,10 @@ def _put_labels(panel: Any, points: Sequence[Point], styles: Mapping[str, Mappin
                 bottom = y + dy - height * (1 - sin(angle)) / 2
                 box = _Box(left, bottom, left + width, bottom + height)
                 covered = sum(box.common(other) for other in taken) + 3 * (box.area - box.common(edge))
+                covered += 9 * sum(box.common(other) for other in labels)
                 tried.append((covered / box.area + hypot(dx, dy) / unit / 150, radius, box))
         _, radius, box = min(tried)
-        taken.append(box)
+        labels.append(box)
         offset = ((box.left + box.right) / 2 - x) / unit, ((box.bottom + box.top) / 2 - y) / unit
         line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         panel.annotate(

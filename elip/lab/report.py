@@ -23,7 +23,7 @@ Row = dict[str, Any]
 def write_report(out: Path) -> Path:
     """Write what a sweep came to, as far as it is done, into its folder, and return the path of `report.md`.
 
-    Beside it: `results.csv` with a row a run, `summary.csv` with a row for each stage, split and arm, and pictures. What
+    Beside it: `results.csv` with a row a run, `summary.csv` with one for each stage, split and arm, and pictures. What
     `tensorboard --logdir` needs to set runs side by side under HPARAMS lies in their own folders.
 
     Args:

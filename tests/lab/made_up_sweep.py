@@ -46,8 +46,8 @@ def make_sweep(
                 if (arm, seed) in failed:
                     runs.append({**row, "status": "failed", "error": "no space | left", "seconds": None})
                     continue
-                level = reached + 5 * number + common[seed] + random.normal(0, 1)
-                leave_run(out / folder, arm, seed, level + items + random.normal(0, 10, PICTURES), with_scores)
+                level = reached + 5 * number + common[seed] + random.normal(0, 0.5)
+                leave_run(out / folder, arm, seed, level + items + random.normal(0, 5, PICTURES), with_scores)
                 runs.append({**row, "status": "done", "error": None, "seconds": 12.5})
     known = [{"name": name, "label": f"{name} r=1", "budget": (budgets or {}).get(name)} for name in arms]
     known = [{**row, "section": row["name"].rsplit("-", 1)[0]} for row in known]
@@ -75,7 +75,11 @@ def leave_run(folder: Path, arm: str, seed: int, values: np.ndarray, with_scores
         pictures = [f"{number}.png" for number in range(len(values))]
         parts = [
             {"values": values.tolist(), "clusters": pictures, "weight": 0.5},
-            {"values": values.repeat(CAPTIONS).tolist(), "clusters": np.repeat(pictures, CAPTIONS).tolist(), "weight": 0.5},
+            {
+                "values": values.repeat(CAPTIONS).tolist(),
+                "clusters": np.repeat(pictures, CAPTIONS).tolist(),
+                "weight": 0.5,
+            },
         ]
         (evaluation / "scores.json").write_text(json.dumps(parts))
     steps = [(step, value * (1 - 0.5 ** (step / 60)) + (seed * step) % 7 / 3) for step in range(50, 301, 50)]
