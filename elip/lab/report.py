@@ -108,9 +108,9 @@ def _section(
     if not metric:
         return [f"## {stage}, {split}", "", "No run is done."]
     header = ["arm", "reducer", "seeds", f"{metric} [95%]", f"minus {results.baseline}"]
-    yardstick = any(row["yardstick"] for row in rows)
+    yardstick = _yardstick(rows, results.yardstick)
     if yardstick:
-        header.append(f"minus {results.yardstick} at the same budget")
+        header.append(f"minus {yardstick}")
     header.append("training")
     cells = [
         [
@@ -129,9 +129,7 @@ def _section(
     }
     by_chance = f"; by chance {min(c for c in chance if c is not None):.3g}" if chance - {None} else ""
     title = f"{metric} on {split}{by_chance}; training: all of it in MACs, as a share of {results.baseline}"
-    said = [
-        _in_words(rows, what, name) for what, name in (("baseline", results.baseline), ("yardstick", results.yardstick))
-    ]
+    said = [_in_words(rows, "baseline", results.baseline), _in_words(rows, "yardstick", yardstick)]
     return [
         f"## {stage}, {split}",
         "",
@@ -141,7 +139,15 @@ def _section(
     ]
 
 
-def _in_words(rows: Sequence[Row], what: str, name: str | None) -> str:
+def _yardstick(rows: Sequence[Row], name: str | None) -> str:
+    """Return what the yardstick is called, as what it costs is the same by plan only where there are budgets."""
+    budgets = [row["budget"] for row in rows if row["yardstick"]]
+    if not budgets:
+        return ""
+    return f"{name}, which may cost another amount" if None in budgets else f"{name} at the same budget"
+
+
+def _in_words(rows: Sequence[Row], what: str, name: str) -> str:
     """Return which arms are better, alike and worse."""
     groups: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
     for row in rows:
@@ -149,8 +155,7 @@ def _in_words(rows: Sequence[Row], what: str, name: str | None) -> str:
             groups[row[f"{what}_verdict"]].append(row["arm"])
     if not any(groups.values()):
         return ""
-    place = f"{name} at the same budget" if what == "yardstick" else name
-    words = {"better": f"Better than {place}", "tie": f"A tie with {place}", "worse": f"Worse than {place}"}
+    words = {"better": f"Better than {name}", "tie": f"A tie with {name}", "worse": f"Worse than {name}"}
     return " ".join(f"{words[kind]}: {', '.join(arms)}." for kind, arms in groups.items() if arms) + "\n"
 
 

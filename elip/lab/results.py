@@ -147,10 +147,10 @@ class SweepResults:
         return self._by_place.get((arm.name, stage, split), {})
 
     def comparable(self, arm: Arm) -> Arm | None:
-        """Return the yardstick at an arm's budget; None if there is none, or if it is the arm itself."""
-        found = (one for one in self.arms if one.section == self.yardstick and one.budget == arm.budget)
-        other = next(found, None)
-        return None if other is None or self.yardstick in (arm.section, self.baseline) else other
+        """Return the yardstick at an arm's budget, without one for an arm without; None if there is none."""
+        if arm.name == self.baseline or self.yardstick in (arm.section, self.baseline):
+            return None
+        return next((one for one in self.arms if one.section == self.yardstick and one.budget == arm.budget), None)
 
     def training_share(self, arm: Arm) -> float | None:
         """Return what all of an arm's training costs, as a share of the baseline's: steps, times their mean cost."""

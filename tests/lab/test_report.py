@@ -72,6 +72,12 @@ def test_tables_verdicts_files_and_pictures_of_a_whole_sweep(tmp_path: Path) -> 
         assert f"<!-- {text}" in drawn or text in drawn
 
 
+def test_without_budgets_the_yardstick_is_said_to_cost_what_it_costs(tmp_path: Path) -> None:
+    report = write_report(make_sweep(tmp_path, {"none": 68.0, "random": 50.0, "tome": 60.0})).read_text()
+    assert "| minus random, which may cost another amount |" in report
+    assert [line_of(report, name)[5] == "-" for name in ("none", "random", "tome")] == [True, True, False]
+
+
 def test_a_single_seed_is_said_not_to_cover_others(tmp_path: Path) -> None:
     report = write_report(make_sweep(tmp_path, {"none": 68.0}, seeds=[7], costs={})).read_text()
     assert "they do not cover other seeds" in report
