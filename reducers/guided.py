@@ -42,7 +42,8 @@ class Guided(StageReducer):
 
     Args:
         begin: blocks to reduce in front of, counted from 0.
-        teacher_block: block of the momentum encoder whose attention counts; None for its last one.
+        teacher_block: block of the momentum encoder whose attention counts; None for its last one. In large pre-trained
+            ViTs that one may rest on patches without content (Darcet et al., ICLR 2024); take one of the middle there.
         text_weight: share of the caption in the query, in [0, 1]; 0 leaves the choice to the image alone, and needs no
             text. The caption is the momentum encoder's own, as its text-only layers leave it.
         fuse: keep the others as one token, weighted by their attention; else they are dropped.
