@@ -18,9 +18,11 @@ from elip.lab.chain import OUTPUT, Chain, Outcome, Stage
 from elip.lab.planning import Arm
 from elip.lab.pool import default_jobs, run_all
 from elip.lab.records import SWEEP, SweepRecord
+from elip.lab.report import write_report
 from elip.lab.session import Session
 from elip.lab.slurm import JOBS, LOCAL, SLURM, Cluster
 from elip.lab.sweep_file import Sweep
+from elip.lab.timing import TimingJob
 from tools.cli import user_errors
 
 EPILOG = """examples:
@@ -166,7 +168,8 @@ def hand_over(session: Session, args: argparse.Namespace, kind: str = SLURM) -> 
     jobs = []
     if left and (arms := session.not_timed(None)):
         configs = [config_to_dict(arm.config) for arm in arms]
-        jobs += cluster.hand_over_timing(session.out, configs, config_to_dict(session.baseline.config))
+        baseline = config_to_dict(session.baseline.config)
+        jobs.append(cluster.submit(TimingJob(), str(session.out.absolute()), configs, baseline))
     if left:
         jobs += cluster.hand_over([session.chain_file(chain) for chain in left])
     print(f"{len(queued)} chains of runs are with Slurm already, {len(left)} were handed over now")
@@ -184,7 +187,7 @@ def _finish(record: SweepRecord, out: Path, runs: Sequence[tuple[Chain, Stage]])
     done = [one for one in record.runs if record.outcome(*one).status == "done"]
     print(f"{len(done)} of {len(record.runs)} runs are done")
     if done:
-        _report(out)
+        print(f"the report is {write_report(out)}")
     return FAILED if failed else 0
 
 
@@ -228,15 +231,6 @@ class ProgressLines:
                 alike = [one.seconds for other, one in done if other.name == stage.name] or [o.seconds for _, o in done]
                 seconds += sum(alike) / len(alike)
         return seconds / self._jobs
-
-
-def _report(out: Path) -> None:
-    try:
-        from elip.lab.report import write_report
-    except ModuleNotFoundError:
-        return
-    write_report(out)
-    print(f"the report is {out / 'report.md'}")
 
 
 def _table(session: Session) -> Table:

@@ -11,7 +11,7 @@ import torch
 
 from elip.atomic import write_text
 from elip.config import config_to_dict
-from elip.config.schema import ReducerConfig, RunConfig
+from elip.config.schema import EvalConfig, ReducerConfig, RunConfig
 from elip.efficiency.passes import NoValuesError
 from elip.efficiency.task_cost import mean_train_step_macs, task_cost, train_step_macs
 from elip.engine.loader import TrainLoader
@@ -46,11 +46,11 @@ class Counts:
 
     def train_step(self, config: RunConfig) -> float:
         """Return the MACs of an image in a training step, forward and backward, with the reduction in force."""
-        return self._once("train_step", config, lambda: _count(config, train_step_macs))
+        return self._once("train_step", _trained(config), lambda: _count(config, train_step_macs))
 
     def training(self, config: RunConfig) -> float:
         """Return the mean of that over the whole training."""
-        return self._once("training", config, lambda: _count(config, mean_train_step_macs))
+        return self._once("training", _trained(config), lambda: _count(config, mean_train_step_macs))
 
     def whole(self, config: RunConfig) -> dict[str, float]:
         """Return what an image costs in inference and in training.
@@ -71,8 +71,8 @@ class Counts:
         return self._once("whole", config, count)
 
     def steps(self, config: RunConfig) -> int:
-        """Return the optimiser steps of a training; reads its annotation files."""
-        dense = config.model_copy(update={"reducer": ReducerConfig()})
+        """Return the optimiser steps of a training, whose annotation files are read for that."""
+        dense = _trained(config).model_copy(update={"reducer": ReducerConfig()})
         per_epoch = self._once("steps_per_epoch", dense, lambda: _count(dense, _steps_per_epoch))
         steps = config.train.epochs * per_epoch
         return min(steps, config.train.max_steps or steps)
@@ -83,7 +83,7 @@ class Counts:
         Args:
             what: tells what the parameters are to meet.
         """
-        params = self._once(f"plan {what}", config, solve)
+        params = self._once(f"plan {what}", _trained(config), solve)
         own = config.reducer
         return ReducerConfig(**{**own.model_dump(mode="json"), **params})
 
@@ -100,6 +100,12 @@ def fingerprint(config: RunConfig) -> str:
     values["output_dir"] = ""
     values["train"]["seed"] = 0
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _trained(config: RunConfig) -> RunConfig:
+    """Return the config with nothing said of evaluations and lengths, on which no cost of training depends."""
+    lengths = {"epochs": 1, "max_steps": None}
+    return config.model_copy(update={"eval": EvalConfig(), "train": config.train.model_copy(update=lengths)})
 
 
 def _count(config: RunConfig, count: Callable[[Task], T]) -> T:

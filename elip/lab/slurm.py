@@ -8,19 +8,16 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import elip
 from elip.atomic import write_text, writing
-from elip.config import config_from_dict
 from elip.errors import ConfigError, ElipError
 from elip.lab.chain import Chain, ChainRunner
 from elip.lab.sweep_file import SlurmSection
-from elip.lab.timing import Times, time_beside
-from elip.registry import load_plugins
 
 SLURM, LOCAL = "slurm", "local"
 """Clusters that submitit knows: Slurm's, or processes of this machine for trying it out."""
@@ -60,20 +57,6 @@ class ChainJob:
             self._runner.stop()
             self._thread.join()
         return DelayedSubmission(ChainJob(), path)
-
-
-class TimingJob:
-    """What a job calls to time training steps on the machine that the runs will have."""
-
-    def __call__(self, folder: str, configs: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> str:
-        """Time each config beside the baseline, and keep that in a folder."""
-        for values in (baseline, *configs):
-            load_plugins(values["plugins"])
-        beside = config_from_dict(baseline, "baseline")
-        for values in configs:
-            config = config_from_dict(values, "arm")
-            Times(Path(folder)).keep(config, beside, time_beside(config, beside))
-        return "done"
 
 
 class Cluster:
@@ -119,12 +102,10 @@ class Cluster:
             write_text(file.parent / JOB, json.dumps({"job": job.job_id}) + "\n")
         return jobs
 
-    def hand_over_timing(
-        self, out: Path, configs: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]
-    ) -> list[Any]:
-        """Submit a job that times training steps, and return it."""
+    def submit(self, job: Callable[..., Any], *arguments: Any) -> Any:
+        """Submit one job that calls something, and return it."""
         with self._submitting():
-            return [self._executor.submit(TimingJob(), str(out.absolute()), list(configs), dict(baseline))]
+            return self._executor.submit(job, *arguments)
 
     @contextmanager
     def _submitting(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import floor
 from pathlib import Path
@@ -54,6 +54,20 @@ class Times:
         self._known.setdefault(_pair(config, baseline), {})[times["machine"]] = times
         if self._path is not None:
             write_text(self._path, json.dumps(self._known, indent=1) + "\n")
+
+
+class TimingJob:
+    """Times training steps where it is called, such as on the machine of a cluster that the runs will have."""
+
+    def __call__(self, folder: str, configs: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> str:
+        """Time each config beside the baseline, and keep that in a folder."""
+        for values in (baseline, *configs):
+            load_plugins(values["plugins"])
+        beside = config_from_dict(baseline, "baseline")
+        for values in configs:
+            config = config_from_dict(values, "arm")
+            Times(Path(folder)).keep(config, beside, time_beside(config, beside))
+        return "done"
 
 
 def _pair(config: RunConfig, baseline: RunConfig) -> str:

@@ -18,12 +18,13 @@ folder = Path(sys.argv[1]).parent
 here = Path(__file__).parent
 with (folder / "calls").open("a") as file:
     file.write(" ".join(["train", *sys.argv[2:]]) + "\\n")
-(folder / "environment").write_text(json.dumps(dict(os.environ)))
+(folder / "environment.json").write_text(json.dumps(dict(os.environ)))
 behaviours = json.loads((here / "behaviours.json").read_text())
 behaviour = behaviours.get(f"{folder.parents[1].name} {folder.parent.name} {folder.name}")
 
 def save(what):
-    shutil.copy(here / f"{what}.pt", folder / {"half": "checkpoint-00000001.pt", "whole": "checkpoint-00000002.pt"}[what])
+    step = {"half": 1, "whole": 2}[what]
+    shutil.copy(here / f"{what}.pt", folder / f"checkpoint-0000000{step}.pt")
 
 def save_and_end(*_):
     save("half")
@@ -43,6 +44,7 @@ if behaviour == "end early":
 if behaviour == "go on until told":
     signal.signal(signal.SIGTERM, save_and_end)
     save("half")
+    (folder / "parent").write_text(str(os.getppid()))
     (folder / "begun").touch()
     while True:
         signal.pause()
