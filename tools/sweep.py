@@ -11,6 +11,7 @@ from typing import Any
 
 from elip.atomic import remove_stale_parts, writing
 from elip.config import config_to_dict
+from elip.config.describe import keys_of
 from elip.efficiency.report import Table, as_text
 from elip.engine.run_lock import RunLock
 from elip.errors import ConfigError, ElipError
@@ -21,11 +22,12 @@ from elip.lab.records import SWEEP, SweepRecord
 from elip.lab.report import write_report
 from elip.lab.session import Session
 from elip.lab.slurm import JOBS, LOCAL, SLURM, Cluster
-from elip.lab.sweep_file import Sweep
+from elip.lab.sweep_file import Sweep, SweepFile
 from elip.lab.timing import TimingJob
 from tools.cli import user_errors
 
 EPILOG = """examples:
+  python tools/sweep.py --help-file
   python tools/sweep.py configs/lab/digitscenes.yaml --dry-run
   python tools/sweep.py configs/lab/digitscenes.yaml --jobs 2
   python tools/sweep.py configs/lab/digitscenes.yaml --only none,random --seeds 1,2
@@ -43,7 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="sweep.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, metavar="SWEEP.yaml", help="file of the sweep")
+    parser.add_argument("file", type=Path, nargs="?", metavar="SWEEP.yaml", help="file of the sweep")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the sweep (default: runs/NAME)")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="runs side by side (default: one for each GPU; without any, one)"
@@ -58,6 +60,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="list runs, costs and an estimate of time, and train none")
+    what.add_argument("--help-file", action="store_true", help="tell all keys of such a file")
     what.add_argument("--report", action="store_true", help="write the report of what is there, and train none")
     return parser.parse_args(argv)
 
@@ -72,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs: expected a number above 0, got {args.jobs}.")
+    if args.help_file:
+        print(keys_of(SweepFile), end="")
+        return 0
+    if args.file is None:
+        raise ConfigError("name the file of a sweep, such as configs/lab/digitscenes.yaml; --help-file tells its keys.")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     sweep = Sweep(args.file)
     out = args.out or Path("runs") / sweep.name

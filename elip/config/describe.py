@@ -105,6 +105,12 @@ def help_on(asked: str | None) -> str:
     return _joined(found)
 
 
+def keys_of(model: type[BaseModel]) -> str:
+    """Return what all keys are of a file that is made of other sections than those of a run's config."""
+    sections = ((place, inner) for place, inner in models(model) if inner is not ReducerConfig)
+    return _joined(Section(place, "", _summary(inner), _model_keys(inner)).lines() for place, inner in sections)
+
+
 def listing(registry: Registry) -> str:
     """Return name, summary, paper and parameters of all entries of a registry."""
     entries = registry.describe()

@@ -1,6 +1,7 @@
 """From a sweep's file to the runs that it asks for: arms with their parameters solved for, in chains of stages."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
@@ -22,6 +23,7 @@ from elip.registry import REDUCERS
 from elip.task.preflight import check_run, without_weights
 
 _HALF = 0.5
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,11 @@ class Planner:
             )
         if steps < 1:
             raise self._sweep.wrong((*place, "equal_cost_to"), f"a single step costs more than all of {target.name!r}.")
+        if config.optim.schedule == "epoch":
+            logger.warning(
+                f"arm {name!r} ends after {steps} of {whole} steps with a learning rate that has not come down, as "
+                "optim.schedule is `epoch`; optim.schedule=step follows the steps that are taken"
+            )
         config = config.model_copy(update={"train": config.train.model_copy(update={"max_steps": steps})})
         share = target.name.removeprefix(target.section) if several else ""
         return Arm(f"{name}{share}", name, config, section.budget, steps)

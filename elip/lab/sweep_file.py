@@ -75,6 +75,7 @@ class EvaluateSection(Section):
     reducer: ReducerOrSame | None = None
     """`same`: that of training; a name or mapping: that one for all arms (`none`: all tokens); null: as configs say."""
     splits: list[Named] = Field(["test"], min_length=1)
+    """To evaluate, of those that the config has data for."""
     checkpoint: Literal["best", "last"] = "best"
     """Whose weights are evaluated, and where follow-up tasks start from."""
 
@@ -83,8 +84,11 @@ class FollowUpSection(Section):
     """A task that is trained from what each run of the first stage leaves."""
 
     name: Named
+    """Of the stage."""
     config: Named
+    """YAML file of its runs."""
     overrides: list[str] = Field([])
+    """`key=value`; those of the sweep are for its own config only."""
     reducer: ReducerOrSame | None = None
     """`same`: the arm's; a name or mapping: that one for all arms; null: its config's."""
     splits: list[Named] | None = Field(None, min_length=1)
@@ -99,7 +103,8 @@ class SlurmSection(Section):
     qos: Named | None = None
     time: int = Field(24 * 60, gt=0)
     """Minutes."""
-    gpus: int = Field(1, ge=0)
+    gpus: int = Field(1, ge=0, le=1)
+    """Of each job; a run has one at most."""
     cpus: int = Field(8, gt=0)
     mem_gb: float | None = Field(None, gt=0)
     max_jobs: int | None = Field(None, gt=0)
@@ -113,15 +118,20 @@ class SweepFile(Section):
     name: Named | None = None
     """Of the sweep, and of its folder under runs/; null: that of the file."""
     config: Named
+    """YAML file of a run, which all arms start from."""
     stage: Named = PRETRAIN
     """What to call the first stage."""
     overrides: list[str] = Field([])
     """`key=value`, for all arms."""
     seeds: list[Annotated[int, Field(ge=0, le=2**62)]] = Field([1, 2, 3], min_length=1)
+    """`train.seed` of runs: the same for all arms, so that they begin alike and see the same data in the same order."""
     budget: BudgetSection | None = None
+    """What arms may cost; null: reducers as given."""
     arms: dict[str, ArmSection] = Field(min_length=1)
+    """By name, which is also that of the folder."""
     evaluate: EvaluateSection = EvaluateSection()
     then: list[FollowUpSection] = Field([])
+    """Tasks to follow, each from the first stage."""
     baseline: Named = "none"
     """The arm that the others are compared with, in what they cost and in what they reach."""
     yardstick: Named | None = "random"

@@ -127,6 +127,12 @@ def test_an_arm_is_shortened_until_all_its_training_costs_no_more_than_another(p
     assert whole(short.config, short.steps) <= available < whole(short.config, short.steps + 1)
 
 
+def test_a_learning_rate_that_a_shortened_arm_leaves_high_is_told(plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
+    arms = RANDOM + "  short: {reducer: none, equal_cost_to: random, overrides: [optim.schedule=epoch]}\n"
+    plan(arms, BUDGET % ("train_step", 0.9)).arms()
+    assert "arm 'short' ends after 5 of 6 steps with a learning rate that has not come down" in caplog.text
+
+
 def test_an_arm_that_is_the_cheaper_one_cannot_be_shortened(plan: Plan) -> None:
     arms = (
         RANDOM

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,15 @@ import pytest
 from elip.config import load_config
 from elip.engine.run_lock import RunLock
 from elip.lab import chain
+from elip.lab.report import write_report
+from elip.lab.sweep_file import (
+    ArmSection,
+    BudgetSection,
+    EvaluateSection,
+    FollowUpSection,
+    SlurmSection,
+    SweepFile,
+)
 from tests.conftest import PROJECT
 from tests.lab.forked import Forked, say_into, start
 from tests.lab.small_sweep import overrides_of
@@ -70,23 +80,24 @@ def run_folder(folder: Path, arm: str, seed: int) -> Path:
     return folder / "out" / "runs" / arm / f"seed-{seed}" / "pretrain"
 
 
-def test_each_arm_is_trained_with_each_seed_and_each_run_can_be_repeated_alone(
+def test_runs_are_trained_evaluated_and_reported_and_each_can_be_repeated_alone(
     digits: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.undo()  # with the real report
+    monkeypatch.setattr(sweep, "write_report", write_report)
     monkeypatch.setattr(chain, "start", start)
     arms = ARMS.replace(", keep_ratio: [0.5]", "")
     more = "seeds: [1, 2]\nbudget: {of: train_step, shares: [0.9]}\n"
-    file = write_file(tmp_path / "lab.yaml", digits, arms, more, "train.max_steps=2", "data.val=[]")
-    assert call(file, "--jobs", "2") == 0
+    file = write_file(tmp_path / "lab.yaml", digits, arms, more, "train.max_steps=2", "data.val=[]", "eval.sheets=0")
+    assert call(file, "--jobs", "2", "--only", "random") == 0
     said = capsys.readouterr().out
-    assert "[4/4] " in said
+    assert "[2/2] random, seed " in said
     record = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert (record["baseline"], record["yardstick"], record["stages"]) == ("none", "random", ["pretrain"])
     assert (record["seeds"], record["file"]) == ([1, 2], file.read_text())
-    assert {run["status"] for run in record["runs"]} == {"done"}
-    assert "4 of 4 runs are done" in (tmp_path / "out" / "report.md").read_text()
-    for run in record["runs"]:
+    done = [run for run in record["runs"] if run["status"] == "done"]
+    assert [(run["arm"], run["seed"]) for run in done] == [("random", 1), ("random", 2)]
+    assert "2 of 4 runs are done" in (tmp_path / "out" / "report.md").read_text()
+    for run in done:
         folder = tmp_path / "out" / run["folder"]
         assert (folder / "eval" / run["split"] / "metrics.json").exists()
         assert run["seconds"] > 0
@@ -101,7 +112,8 @@ def test_each_arm_is_trained_with_each_seed_and_each_run_can_be_repeated_alone(
     assert config.train.seed == 2
     assert isinstance(config.reducer.params["keep_ratio"][0], float)
     assert train.main([str(one / "config.yaml"), f"output_dir={tmp_path / 'again'}"]) == 0
-    assert losses(tmp_path / "again") == losses(one) != losses(run_folder(tmp_path, "random", 1))
+    assert losses(tmp_path / "again") == losses(one)
+    assert losses(one) != losses(run_folder(tmp_path, "random", 1))
 
 
 def losses(folder: Path) -> list[float]:
@@ -236,3 +248,13 @@ def test_what_is_asked_for_and_not_there_is_told(
 ) -> None:
     assert call(write_file(tmp_path / "lab.yaml", digits), *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_keys_of_a_file_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main(["--help-file"]) == 0
+    said = capsys.readouterr().out
+    for section in (SweepFile, ArmSection, BudgetSection, EvaluateSection, FollowUpSection, SlurmSection):
+        for key in section.model_fields:
+            assert re.search(rf"^( *{key} [=(]|{key}  #)", said, re.MULTILINE), key
+    assert sweep.main([]) == 2
+    assert "name the file of a sweep" in capsys.readouterr().err
