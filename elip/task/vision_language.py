@@ -94,9 +94,10 @@ class VisionLanguageTask(Task[ConfigT]):
             config.model, config.reducer, config.eval.reducer, projections=projections, mlm_head=mlm_head
         )
         albef.set_checkpoint_activations(config.train.checkpoint_activations)
-        _check_evaluation_has_all(config, albef.reducer)
-        if config.reducer.until is not None and any(p.requires_grad for p in albef.reducer.parameters()):
-            self.leaves_parameters_out = True  # those of a reducer that is over
+        if albef.reducer is not None:
+            _check_evaluation_has_all(config, albef.reducer)
+            if config.reducer.until is not None and any(p.requires_grad for p in albef.reducer.parameters()):
+                self.leaves_parameters_out = True  # those of a reducer that is over
         return albef
 
     @cached_property
@@ -247,10 +248,10 @@ class VisionLanguageTask(Task[ConfigT]):
         return {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool)}
 
 
-def _check_evaluation_has_all(config: RunConfig, reducer: TokenReducer | None) -> None:
+def _check_evaluation_has_all(config: RunConfig, reducer: TokenReducer) -> None:
     """Refuse a strict reducer that would stop the first evaluation of a run, which has no momentum encoder."""
     in_force = config.eval.reducer is None and config.reducer.until is None
-    if reducer is not None and reducer.strict and reducer.requires_teacher and in_force:
+    if reducer.strict and reducer.requires_teacher and in_force:
         raise ConfigError(
             f"reducer.strict: {config.reducer.name} needs what the momentum encoder saw, which no evaluation has. Set "
             "eval.reducer=none, or reducer.until, or reducer.strict=false."
