@@ -100,7 +100,7 @@ class TrainedTask:
         said = None if text is None else _repeated(_several(text), len(shown), "texts")
 
         def encode(at: slice) -> Tensor:
-            guide = None if said is None else Guide(self._text(said[at]))
+            guide = None if said is None else Guide(self.text(said[at]))
             return albef.image_feat(albef.encode_image(self._pixels(shown[at]), guide).embeds)
 
         return self._by_batch(encode, len(shown), albef.vision_proj.out_features)
@@ -115,7 +115,7 @@ class TrainedTask:
         albef, said = self._projecting(), _several(texts)
 
         def encode(at: slice) -> Tensor:
-            return albef.text_feat(self._text(said[at]).states)
+            return albef.text_feat(self.text(said[at]).states)
 
         return self._by_batch(encode, len(said), albef.text_proj.out_features)
 
@@ -141,6 +141,16 @@ class TrainedTask:
             return task({"image": self._pixels(shown[at]), "ids": ids, "mask": mask}).softmax(dim=-1)[:, 1]
 
         return self._by_batch(match, count)
+
+    @torch.no_grad()
+    def text(self, texts: Sequence[str]) -> Text:
+        """Return the hidden states of texts, as a reducer's guide has them.
+
+        Raises:
+            ElipError: a text is empty once it is cleaned.
+        """
+        ids, mask = self._tokens(texts)
+        return Text(self.task.model.albef.text_encoder.encode(ids, mask), mask)
 
     def _projecting(self) -> Albef:
         """Return the encoders, which must have projections to the joint space."""
@@ -171,11 +181,6 @@ class TrainedTask:
         length = getattr(task.settings, "eval_text_length", None)
         ids, mask = task.tokenizer.encode(cleaned, task.fitting(length))
         return ids.to(self._device), mask.to(self._device)
-
-    def _text(self, texts: Sequence[str]) -> Text:
-        """Return the hidden states of texts."""
-        ids, mask = self._tokens(texts)
-        return Text(self.task.model.albef.text_encoder.encode(ids, mask), mask)
 
     def _by_batch(self, encode: Callable[[slice], Tensor], count: int, *shape: int) -> Tensor:
         """Return what is encoded of all, a batch at a time: [count, *shape]."""

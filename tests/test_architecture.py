@@ -45,8 +45,8 @@ USES = {
     "efficiency": {*LOW, *MODELS, "config", "data", "weights", "task"},
     "testing": {*LOW, *MODELS, "config", "data", "weights", "task"},
     "front": {*LOW, *MODELS, "config", "data", "weights", "task", "efficiency"},
-    "lab": {*LOW, *MODELS, "config", "data", "weights", "task", "engine", "efficiency", "front"},
     "trained": {*LOW, *MODELS, "config", "data", "weights", "task"},
+    "lab": {*LOW, *MODELS, "config", "data", "weights", "task", "engine", "efficiency", "front", "trained"},
 }
 """What each part of elip may use of the others, from the lowest part up: each uses only parts that stand above it."""
 

@@ -43,7 +43,18 @@ Measure = Callable[[VisionEncoder, TokenReducer], T]
 """Takes an image encoder and a reducer made for it."""
 
 
-class CostedModel(Protocol):
+class Measurable(Protocol):
+    """An image encoder that can be measured under reducers."""
+
+    def measure(self, reducer: ReducerConfig, measure: Measure[T]) -> T:
+        """Return what `measure` gives for the image encoder and the reducer made for it.
+
+        They have no values at first; where it raises `NoValuesError`, it is given others that have.
+        """
+        ...
+
+
+class CostedModel(Measurable, Protocol):
     """A model that reducers are costed in."""
 
     @property
@@ -55,13 +66,6 @@ class CostedModel(Protocol):
         """Return a reducer, given as in `reducer=...` on the command line, its parameters' names checked."""
         ...
 
-    def measure(self, reducer: ReducerConfig, measure: Measure[T]) -> T:
-        """Return what `measure` gives for the image encoder and the reducer made for it.
-
-        They have no values at first; where it raises `NoValuesError`, it is given others that have.
-        """
-        ...
-
     def cost(self, reducer: ReducerConfig, images: Images) -> VisionCost | TaskCost:
         """Return what an image costs under a reducer."""
         ...
@@ -71,11 +75,11 @@ class CostedModel(Protocol):
         ...
 
 
-def within_budget(model: CostedModel, reducer: ReducerConfig, gmacs: float, images: Images) -> ReducerConfig:
+def within_budget(model: Measurable, reducer: ReducerConfig, gmacs: float, images: Images) -> ReducerConfig:
     """Return the reducer with the weakest parameters that keep an image within a budget in the image encoder."""
 
     def with_params(params: Params) -> ReducerConfig:
-        return ReducerConfig(name=reducer.name, strict=reducer.strict, **params)
+        return ReducerConfig(name=reducer.name, strict=reducer.strict, until=reducer.until, **params)
 
     def cost(params: Params) -> float:
         return model.measure(with_params(params), partial(vision_cost, images=images)).total
@@ -92,9 +96,12 @@ class PlainVit:
         name: timm's.
         image_size: side of the image, pixels; None for timm's default.
         weights: `timm` for pretrained ones, a checkpoint file, or None for random ones.
+        classifier: whether it has that head; without, it gives the feature that timm pools for it.
     """
 
-    def __init__(self, name: str, image_size: int | None = None, weights: str | None = None) -> None:
+    def __init__(
+        self, name: str, image_size: int | None = None, weights: str | None = None, *, classifier: bool = True
+    ) -> None:
         if not timm.is_model(name):
             known = timm.list_models(["*vit*", "*deit*"])
             raise ConfigError(f"--vit: timm has no model {name!r}.{did_you_mean(name, known)}")
@@ -102,7 +109,7 @@ class PlainVit:
         size = image_size or (default.input_size[-1] if default else 224)
         config = VisionConfig(name=name, image_size=size, weights=weights)
         self._image_size = size
-        self._encoders = _Encoders(config, default.num_classes if default else 0)
+        self._encoders = _Encoders(config, default.num_classes if default and classifier else 0)
         try:
             _ = self._encoders.with_values if weights else self._encoders.without_values
         except ConfigError as error:
@@ -265,7 +272,7 @@ def find_pictures(
     """
     if source.is_dir():
         images = replace(images or ImageFolder(), root=source)
-        paths = [str(path.relative_to(source)) for path in sorted(source.rglob("*")) if _is_picture(path)]
+        paths = picture_files(source)
     else:
         images = images or ImageFolder(source.parent)
         paths = [item["image"] for item in load_annotations([source], PictureItem)]
@@ -275,5 +282,7 @@ def find_pictures(
     return Pictures(images, [paths[i * len(paths) // count] for i in range(count)], transform)
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+def picture_files(folder: Path) -> list[str]:
+    """Return the files of pictures in a folder and its subfolders, in order, as paths from there."""
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file())
+    return [str(path.relative_to(folder)) for path in found]
