@@ -17,7 +17,7 @@ from elip.efficiency.report import label
 from elip.efficiency.vision_cost import vision_cost
 from elip.errors import ConfigError, ElipError
 from elip.lab.counting import Counts
-from elip.lab.sweep_file import SAME, ArmSection, FollowUpSection, Quantity, Sweep
+from elip.lab.sweep_file import ArmSection, FollowUpSection, Quantity, Sweep
 from elip.mistakes import Place
 from elip.registry import REDUCERS
 from elip.task.preflight import check_run, without_weights
@@ -131,7 +131,7 @@ class Planner:
             words.append(_override("reducer", section.reducer))
         words += section.overrides
         if evaluation is not None:
-            words.append("eval.reducer=null" if evaluation == SAME else _override("eval.reducer", evaluation))
+            words.append("eval.reducer=null" if isinstance(evaluation, str) else _override("eval.reducer", evaluation))
         return self._loaded(self._config, ("arms", name), words)
 
     def _shares(self, section: ArmSection, config: RunConfig, place: Place) -> list[float | None]:
@@ -235,7 +235,7 @@ def _reducer_of(follow_up: FollowUpSection, arm: Arm) -> list[str]:
     reducer = follow_up.reducer
     if reducer is None:
         return []
-    return [_override("reducer", arm.config.reducer if reducer == SAME else reducer)]
+    return [_override("reducer", arm.config.reducer if isinstance(reducer, str) else reducer)]
 
 
 def _given(section: ArmSection) -> set[str]:
