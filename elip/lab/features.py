@@ -91,7 +91,8 @@ class _Pass:
         """Encode a batch, and keep its features."""
         guide = guide if self._reducer.requires_text else None
         output = self._subject.encoder(images, self._reducer, guide, Watch(source=True))
-        self._pooled.append(pooled(self._subject.encoder, output).float().cpu())
+        # a copy: where the head takes CLS as it is, the feature is a view that would keep all tokens alive
+        self._pooled.append(pooled(self._subject.encoder, output).float().cpu().clone())
         if self._joins:
             self._joint.append(self._subject.joint_features(output).float().cpu())
         return output

@@ -1,10 +1,12 @@
 """How true an encoder stays to itself under reducers: what is measured, at which cost, and what is left out."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 import elip
@@ -78,6 +80,25 @@ def test_features_are_those_of_the_reduced_vit(subject: VitSubject, pictures: Pi
         assert found.patches is not None
         if reducer == "topk":  # what is dropped counts as nothing alike: 12 of 16 patches
             assert found.patches.max() <= 0.25
+
+
+def test_tokens_are_not_held_beyond_their_batch(subject: VitSubject, pictures: PictureSet) -> None:
+    """The feature of a ViT that pools CLS is a part of all its tokens, which must not stay for it."""
+    seen: list[StorageWeakRef] = []
+    alive: list[int] = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        for batch in tensors(subject, pictures).split(5):
+            alive.append(sum(not tokens.expired() for tokens in seen[:-2]))  # the last two may still have a name
+            yield batch
+
+    hook = subject.encoder.register_forward_hook(
+        lambda _module, _args, output: seen.append(StorageWeakRef(output.embeds.untyped_storage()))
+    )
+    encode(subject, [subject.make(subject.parse(TOME)).reducer], batches())
+    hook.remove()
+    assert len(seen) == 6
+    assert alive == [0, 0, 0]
 
 
 @torch.no_grad()
