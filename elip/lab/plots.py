@@ -1,6 +1,7 @@
 """Pictures of a sweep: what arms reach against what they cost, and as they train."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import cos, hypot, isfinite, pi, sin
@@ -20,6 +21,7 @@ _SMALL = (3.0, 2.3)
 _COLUMNS = 4
 _GREY, _FRONT, _PALE = "0.45", "0.6", 0.35
 _FONT = 8.0  # points
+_LETTERS = 11  # of a title to the inch
 _RADII, _ANGLES = (6, 12, 20, 30, 42, 56, 72), 24
 """Points from a mark to its label, and directions, that are tried."""
 
@@ -64,12 +66,7 @@ def trade_offs(results: SweepResults, stage: str, split: str, kinds: Sequence[st
         _draw_trade_off(panel, points, styles)
         panel.set(xlabel=plain(axis))
     drawn[0].set_ylabel(plain(f"{metric_of(results, stage, split)}, {split}"))
-    figure.suptitle(
-        plain(f"{results.name}, {stage}: mean over seeds with 95% intervals; joined: the Pareto front"),
-        fontsize="medium",
-        x=0.01,
-        ha="left",
-    )
+    _entitle(figure, f"{results.name}, {stage}: mean over seeds with 95% intervals; joined: the Pareto front")
     figure.draw_without_rendering()  # so that places are final before labels are put beside them
     for panel, points in zip(drawn, panels.values(), strict=True):
         _put_labels(panel, points, styles)
@@ -81,11 +78,11 @@ def curves(results: SweepResults, stage: str, split: str, kinds: Sequence[str]) 
 
     Lines are means over seeds, bands go from the lowest seed to the highest one. Nothing where no run was logged.
     """
-    found = {arm.name: _bands(list(results.done(arm, stage, split).values())) for arm in results.arms}
-    figures = {band.figure for band in found.values() if band}
-    base = found.get(results.baseline)
-    arms = [arm for arm in results.arms if found[arm.name] and (arm.name != results.baseline or len(figures) == 0)]
-    arms = arms or [arm for arm in results.arms if found[arm.name]]
+    bands = {arm.name: _bands(list(results.done(arm, stage, split).values())) for arm in results.arms}
+    found = {name: band for name, band in bands.items() if band is not None}
+    base, figures = found.get(results.baseline), {band.figure for band in found.values()}
+    shown = [arm for arm in results.arms if arm.name in found]
+    arms = [arm for arm in shown if arm.name != results.baseline] or shown
     if not arms:
         return {}
     from matplotlib.figure import Figure
@@ -107,12 +104,8 @@ def curves(results: SweepResults, stage: str, split: str, kinds: Sequence[str]) 
         panel.tick_params(labelsize="small", labelbottom=True)
     figure.supxlabel("training steps", fontsize="small")
     figure.supylabel(plain(" / ".join(sorted(figures))), fontsize="small")
-    figure.suptitle(
-        plain(f"{results.name}, {stage}: mean of seeds, band from the lowest to the highest; grey: {results.baseline}"),
-        fontsize="medium",
-        x=0.01,
-        ha="left",
-    )
+    legend = f"mean of seeds, band from the lowest to the highest; grey: {results.baseline}"
+    _entitle(figure, f"{results.name}, {stage}: {legend}")
     return {kind: rendered(figure, kind) for kind in kinds}
 
 
@@ -148,6 +141,12 @@ def rendered(figure: Any, kind: str) -> bytes:
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     figure.savefig(picture, format=kind, dpi=150, metadata=metadata)
     return picture.getvalue()
+
+
+def _entitle(figure: Any, text: str) -> None:
+    """Write a title above all panels, in as many lines as it needs."""
+    lines = textwrap.fill(text, int(figure.get_figwidth() * _LETTERS))
+    figure.suptitle(plain(lines), fontsize="medium", x=0.01, ha="left")
 
 
 def _sections(results: SweepResults) -> list[str]:

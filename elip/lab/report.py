@@ -3,9 +3,10 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from elip.atomic import write_atomically, write_text
 from elip.efficiency.report import Table, as_markdown
@@ -277,10 +278,14 @@ def _pictures(results: SweepResults, stage: str, split: str, out: Path) -> dict[
     for name, draw in (("cost", trade_offs), ("curves", curves)):
         for kind, content in draw(results, stage, split, _PICTURES).items():
             path = out / f"{stage}-{split}-{name}.{kind}"
-            write_atomically(path, lambda file, content=content: file.write(content))
+            write_atomically(path, partial(_put, content))
             if kind == _PICTURES[0]:
                 shown[f"{stage}, {split}: {name}"] = path.name
     return shown
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _run_row(run: RunResult) -> Row:

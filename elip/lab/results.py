@@ -253,16 +253,16 @@ def _run(out: Path, row: Mapping[str, Any], label: str) -> RunResult:
         return run
     try:
         outcome = RunFolder(run.folder).outcome(run.split)
-        scores = _scores(run.folder / "eval" / run.split / SCORES, outcome)
+        scores, clusters = _scores(run.folder / "eval" / run.split / SCORES, outcome)
     except ElipError as error:
         return replace(run, status=FAILED, error=str(error))
-    return replace(run, outcome=outcome, **scores)
+    return replace(run, outcome=outcome, scores=scores, clusters=clusters)
 
 
-def _scores(path: Path, outcome: Outcome) -> dict[str, np.ndarray]:
-    """Return scores and clusters of an evaluation; nothing where it left none."""
+def _scores(path: Path, outcome: Outcome) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return scores and clusters of an evaluation; None twice where it left none."""
     if not path.exists():
-        return {}
+        return None, None
     try:
         parts = [ItemScores(**part) for part in json.loads(path.read_text(encoding="utf-8"))]
         scores, clusters = by_cluster(parts)
@@ -273,7 +273,7 @@ def _scores(path: Path, outcome: Outcome) -> dict[str, np.ndarray]:
             f"{path}: the scores come to {scores.mean():g}, and {outcome.metric} is {outcome.value:g}. "
             "Make them again with tools/evaluate.py."
         )
-    return {"scores": scores, "clusters": clusters}
+    return scores, clusters
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -96,6 +96,7 @@ def test_tensorboard_has_one_entry_a_run_however_often_the_report_is_written(tmp
     out = make_sweep(tmp_path, {"none": 68.0, "tome-0.5": 60.0}, seeds=[1, 2])
     write_report(out)
     write_report(out)
+    assert len([*out.rglob("*tfevents*.sweep")]) == 4
     events = EventMultiplexer().AddRunsFromDirectory(str(out))
     events.Reload()
     context = Context(TBContext(data_provider=MultiplexerDataProvider(events, str(out)), logdir=str(out)))
