@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from elip.atomic import write_atomically, write_text
 from elip.efficiency.report import Table, as_markdown
 from elip.lab.hparams import write_hparams
-from elip.lab.plots import curves, metric_of, trade_offs
+from elip.lab.plots import curves, differences, metric_of, trade_offs
 from elip.lab.results import Arm, Estimate, RunResult, SweepResults
 from elip.lab.statistics import verdict
 
@@ -275,7 +275,7 @@ def _on_weights(results: SweepResults) -> list[str]:
 def _pictures(results: SweepResults, stage: str, split: str, out: Path) -> dict[str, str]:
     """Write the pictures of a stage, and return their names with the files to show."""
     shown = {}
-    for name, draw in (("cost", trade_offs), ("curves", curves)):
+    for name, draw in (("differences", differences), ("cost", trade_offs), ("curves", curves)):
         for kind, content in draw(results, stage, split, _PICTURES).items():
             path = out / f"{stage}-{split}-{name}.{kind}"
             write_atomically(path, partial(_put, content))

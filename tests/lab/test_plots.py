@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 
 from elip.lab import plots
-from elip.lab.plots import curves, mark, pareto, trade_offs
+from elip.lab.plots import curves, differences, mark, pareto, trade_offs
 from elip.lab.results import SweepResults
 from tests.lab.made_up_sweep import make_sweep
 
@@ -59,6 +59,10 @@ def test_pictures_name_what_they_show(tmp_path: Path) -> None:
     drawn = trade_offs(results, *PLACE, ["svg"])["svg"].decode()
     for text in ("r_mean, test", "all of training, MACs, share of none", "inference, MACs, share of none", "a$b-0.5"):
         assert re.search(rf"<!-- {re.escape(text)}".replace("_", "."), drawn), text
+    drawn = differences(results, *PLACE, ["svg"])["svg"].decode()
+    for text in ("minus none: r_mean, test", "a$b-0.5"):
+        assert re.search(rf"<!-- {re.escape(text)}", drawn), text
+    assert "minus random" not in drawn
     drawn = curves(results, *PLACE, ["svg"])["svg"].decode()
     for text in ("r_mean, val", "training steps", "a$b-0.5"):
         assert re.search(rf"<!-- {re.escape(text)}", drawn), text

@@ -62,7 +62,7 @@ def test_tables_verdicts_files_and_pictures_of_a_whole_sweep(tmp_path: Path) -> 
     )
 
     for stage in ("pretrain", "ve"):
-        for name in ("cost", "curves"):
+        for name in ("differences", "cost", "curves"):
             assert f"({stage}-test-{name}.png)" in report
             with Image.open(out / f"{stage}-test-{name}.png") as picture:
                 assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
