@@ -138,7 +138,8 @@ def test_stopping_lets_the_training_save(stand_ins: StandIns, config: dict[str, 
 def test_a_run_that_still_goes_on_is_waited_for(
     stand_ins: StandIns, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("elip.lab.chain._POLL_SECONDS", 0.01)
+    waited, sleep = threading.Event(), time.sleep
+    monkeypatch.setattr(time, "sleep", lambda _: (sleep(0.01), waited.set()))
     chain = make_chain(tmp_path, config)
     folder = chain.stages[0].folder
     folder.mkdir(parents=True)
@@ -146,7 +147,7 @@ def test_a_run_that_still_goes_on_is_waited_for(
     lock.acquire()
     thread = threading.Thread(target=lambda: ChainRunner().run(chain))
     thread.start()
-    time.sleep(0.1)
+    assert waited.wait(timeout=60)
     assert calls(folder) == []
     lock.release()
     thread.join()

@@ -167,6 +167,9 @@ def test_a_sweep_that_was_cut_off_is_gone_on_with(
     if how == "killed":
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+        assert runs(tmp_path)["random 1"] == "running"
+        assert call(file, "--only", "none", "--seeds", "1") == 0
+        assert runs(tmp_path)["random 1"] == "waiting"
     else:
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
