@@ -119,9 +119,7 @@ def differences(results: SweepResults, stage: str, split: str, kinds: Sequence[s
         f"minus {results.yardstick}": results.comparable,
     }
     panels = {
-        name: {
-            arm.name: found.value for arm in results.arms if (found := results.difference(arm, to(arm), stage, split))
-        }
+        name: {arm.name: one.value for arm in results.arms if (one := results.difference(arm, to(arm), stage, split))}
         for name, to in columns.items()
     }
     panels = {name: found for name, found in panels.items() if found}
