@@ -210,9 +210,8 @@ class _Planner:
         """Return what is to be measured, the yardstick of each budget before the others."""
         yardstick = next((one.reducer for one in asked if one.reducer.name == YARDSTICK), None)
         usable = [one for one in asked if one.reducer.name not in (YARDSTICK, BASELINE) and self._fits(one)]
-        wanted = [(one.reducer, budget) for budget in budgets for one in usable]
-        if not budgets:
-            wanted = [(one.reducer, None) for one in usable]
+        goals: list[float | None] = [*budgets] or [None]
+        wanted = [(one.reducer, budget) for budget in goals for one in usable]
         found = [arm for reducer, budget in wanted if (arm := self._arm(reducer, budget))]
         if not found and not (yardstick and budgets):
             raise ConfigError(" ".join(["there is nothing to measure.", *self.notes]))
@@ -232,7 +231,8 @@ class _Planner:
                 raise
             self._leave_out(reducer, str(error))
             return False
-        if made.requires_text and (self._pictures.captions is None or self._subject.guide(self.captions[:1]) is None):
+        captions = self.captions
+        if made.requires_text and (captions is None or self._subject.guide(captions[:1]) is None):
             self._leave_out(reducer, "it needs a text, and here is none: take a trained run with pairs (--run, --data)")
             return False
         if made.requires_teacher:
