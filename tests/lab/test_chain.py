@@ -67,6 +67,7 @@ def test_another_split_is_evaluated_without_training_again(
     chain = make_chain(tmp_path, config)
     ChainRunner().run(chain)
     stage = chain.stages[0]
+    assert not Chain(chain.arm, chain.seed, "last", chain.stages).is_done
     more = Chain(chain.arm, chain.seed, "last", [type(stage)(stage.name, stage.config, ["test", "val"])])
     assert not more.is_done
     assert ChainRunner().run(more) == "done"

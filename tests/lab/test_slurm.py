@@ -16,6 +16,7 @@ from elip.lab.slurm import ChainJob, Cluster
 from elip.lab.sweep_file import SlurmSection
 from tests.conftest import PROJECT
 from tests.lab.chain_job import ChainJobWithStandIns
+from tests.lab.fake_slurm import fake_slurm
 from tests.lab.stand_ins import StandIns, calls, make_chain
 from tests.lab.test_chain import wait_for
 
@@ -74,22 +75,10 @@ def test_away_from_a_cluster_one_line_says_so(tmp_path: Path, monkeypatch: pytes
         Cluster(tmp_path, SlurmSection(), "lab")
 
 
-SBATCH = """#!/bin/sh
-cp "$1" "$(dirname "$0")/submitted.sh"
-echo "Submitted batch job 4711"
-"""
-
-
 def test_chains_become_an_array_of_jobs_and_those_that_slurm_still_has_are_known(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    sacct = 'echo "JobID|State"; echo "4711_0|RUNNING"; echo "4711_1|COMPLETED"'
-    for name, text in (("sbatch", SBATCH), ("sacct", f"#!/bin/sh\n{sacct}\n"), ("srun", "#!/bin/sh\n")):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    programs = fake_slurm(tmp_path, monkeypatch, {"4711_0": "RUNNING", "4711_1": "COMPLETED"})
     files = []
     for seed in (1, 2):
         files.append(tmp_path / f"seed-{seed}" / "chain.json")

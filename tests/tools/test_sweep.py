@@ -23,6 +23,7 @@ from elip.lab.sweep_file import (
     SweepFile,
 )
 from tests.conftest import PROJECT
+from tests.lab.fake_slurm import fake_slurm
 from tests.lab.forked import Forked, say_into, start
 from tests.lab.small_sweep import overrides_of
 from tests.lab.stand_ins import StandIns, calls
@@ -183,6 +184,21 @@ def test_a_sweep_that_was_cut_off_is_gone_on_with(
     assert len(calls(first)) == 2  # it was done
     assert calls(half_done)[:2] == ["train", "train --resume"]
     assert "[4/4]" in capsys.readouterr().out
+
+
+def test_chains_are_handed_to_slurm_once(
+    digits: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = {"4711_0": "RUNNING", "4711_1": "PENDING", "4711_2": "RUNNING", "4711_3": "FAILED"}
+    programs = fake_slurm(tmp_path, monkeypatch, states)
+    file = write_file(tmp_path / "lab.yaml", digits, ARMS, "seeds: [1, 2]\nslurm: {partition: gpu, gpus: 0}\n")
+    assert call(file, "--launcher", "slurm") == 0
+    said = capsys.readouterr().out
+    assert "0 chains of runs are with Slurm already, 4 were handed over now" in said
+    assert "4711_0, 4711_1, 4711_2, 4711_3; their logs are in " in said
+    assert "#SBATCH --array=0-3" in (programs / "submitted.sh").read_text()
+    assert call(file, "--launcher", "slurm") == 0
+    assert "3 chains of runs are with Slurm already, 1 were handed over now" in capsys.readouterr().out
 
 
 def test_only_what_is_asked_for_is_run_and_an_arm_can_be_added(
