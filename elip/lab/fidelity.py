@@ -31,6 +31,8 @@ from elip.undisturbed import undisturbed
 
 YARDSTICK = "random"
 """The reducer that all others are held against."""
+EARLY = (1, 0)
+"""Blocks at which the yardstick drops all at once where its own cannot reach a budget."""
 COSTED_PICTURES = 32
 """Pictures that costs are the mean of where they differ between pictures."""
 CPU_TIMED = 8
@@ -215,10 +217,27 @@ class _Planner:
         found = [arm for reducer, budget in wanted if (arm := self._arm(reducer, budget))]
         if not found and not (yardstick and budgets):
             raise ConfigError(" ".join(["there is nothing to measure.", *self.notes]))
-        arms: list[Arm] = []
-        for budget in budgets or dict.fromkeys(arm.budget for arm in found):
-            random = self._arm(yardstick or self._subject.parse(YARDSTICK), budget)
-            arms += [*([random] if random else []), *(arm for arm in found if arm.budget == budget)]
+        reached = budgets or list(dict.fromkeys(arm.budget for arm in found))
+        yardsticks = self._yardsticks(yardstick, reached)
+        return [arm for budget in reached for arm in (*yardsticks, *found) if arm.budget == budget]
+
+    def _yardsticks(self, given: ReducerConfig | None, budgets: Sequence[float]) -> list[Arm]:
+        """Return the yardstick at each budget that it reaches: all with stages at the same blocks.
+
+        Unless the user has said where they are, they are the default ones, or a single early one where those cannot
+        save as much as some budget asks for.
+        """
+        early = [ReducerConfig(name=YARDSTICK, begin=[block], keep_ratio=[0.5]) for block in EARLY]
+        arms, noted = [], len(self.notes)
+        for random in [given] if given else [self._subject.parse(YARDSTICK), *early]:
+            del self.notes[noted:]
+            arms = [arm for budget in budgets if (arm := self._arm(random, budget))]
+            if len(arms) == len(budgets):
+                break
+        if not given and arms and (begin := arms[0].reducer.params.get("begin")):
+            self.notes.append(
+                f"{YARDSTICK} drops at block {begin[0]} alone: its usual blocks cannot reach all budgets."
+            )
         return arms
 
     def _fits(self, asked: Asked) -> bool:

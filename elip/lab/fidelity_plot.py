@@ -14,6 +14,7 @@ _MARKERS = "osD^v<>Ph*X"
 _COLUMNS = 3
 _PANEL, _LEGEND = (4.0, 3.6), 1.7  # inches: width and height; width
 _GREY = "0.45"
+_COLOURS = [f"C{index}" for index in range(10) if index != 7]  # which is a grey, too
 
 
 def format_of(path: Path) -> str:
@@ -83,8 +84,14 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return how each reducer's line is drawn; colours go round before shapes."""
     styles = {}
     for index, name in enumerate(names):
-        shape = _MARKERS[(index + index // 10) % len(_MARKERS)]
-        styles[name] = {"color": f"C{index % 10}", "marker": shape, "linewidth": 1.2, "markersize": 5, "zorder": 3}
+        shape = _MARKERS[(index + index // len(_COLOURS)) % len(_MARKERS)]
+        styles[name] = {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "marker": shape,
+            "linewidth": 1.2,
+            "markersize": 5,
+            "zorder": 3,
+        }
     if YARDSTICK in styles:
         styles[YARDSTICK] = {"color": _GREY, "linestyle": "--", "marker": "o", "markersize": 3, "zorder": 2}
     return styles

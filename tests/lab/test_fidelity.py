@@ -209,6 +209,15 @@ def test_a_named_reducer_that_does_not_fit_is_a_mistake_and_one_of_all_is_noted(
     assert "block 20 does not exist" in found.notes[0]
 
 
+def test_random_drops_early_at_all_budgets_where_its_usual_blocks_cannot_reach_one(
+    subject: VitSubject, pictures: PictureSet
+) -> None:
+    """Its usual blocks are 2, 4 and 10, and this ViT has 4."""
+    found = measure(subject, pictures, [Asked(subject.parse(TOME))], (0.8, 0.6), QUICK, shares=True)
+    assert [one.arm.reducer.params["begin"] for one in named(found, "random")] == [[1], [1]]
+    assert found.notes == ["random drops at block 1 alone: its usual blocks cannot reach all budgets."]
+
+
 def test_nothing_to_measure_says_why(subject: VitSubject, pictures: PictureSet) -> None:
     with pytest.raises(ElipError, match=r"nothing to measure\. elip .*is left out: it needs a text"):
         measured(subject, pictures, ELIP)
