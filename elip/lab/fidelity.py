@@ -234,10 +234,9 @@ class _Planner:
             arms = [arm for budget in budgets if (arm := self._arm(random, budget))]
             if len(arms) == len(budgets):
                 break
-        if not given and arms and (begin := arms[0].reducer.params.get("begin")):
-            self.notes.append(
-                f"{YARDSTICK} drops at block {begin[0]} alone: its usual blocks cannot reach all budgets."
-            )
+        if arms and random in early:
+            block = random.params["begin"][0]
+            self.notes.append(f"{YARDSTICK} drops at block {block} alone: its usual blocks cannot reach all budgets.")
         return arms
 
     def _fits(self, asked: Asked) -> bool:
