@@ -68,7 +68,7 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         masked, lots = self._masked(batch), draw_lots(len(image), image.device)
         # Clean and masked captions go through the text layers as one batch.
         both, both_mask = torch.cat([ids, masked.ids]), torch.cat([mask, mask])
-        keys, soft_words = self._momentum_pass(image, both, both_mask, masked.labels)
+        keys, soft_words = self._momentum_pass(image, both, both_mask, masked.labels, progress.fraction)
         text, masked_text = encoder.encode(both, both_mask).chunk(2)
         vision = model.albef.encode_image(image, model.guide(keys, Text(text, mask), progress.fraction))
 
@@ -135,13 +135,13 @@ class Pretrain(AlignmentTask[PretrainConfig]):
 
     @torch.no_grad()
     def _momentum_pass(
-        self, image: Tensor, both: Tensor, both_mask: Tensor, labels: Tensor
+        self, image: Tensor, both: Tensor, both_mask: Tensor, labels: Tensor, progress: float
     ) -> tuple[MomentumFeatures, Tensor]:
         """Return the twin's features and its logits at the masked places [M, vocabulary]."""
         teacher, head = self.model.teacher, self.model.momentum["mlm_head"]
         text, masked_text = teacher.text_encoder.encode(both, both_mask).chunk(2)
         keys = self.model.momentum_features(
-            image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum
+            image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum, progress=progress
         )
         image_kv = teacher.text_encoder.project(keys.vision.embeds, keys.vision.mask)
         fused = teacher.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)

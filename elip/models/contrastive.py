@@ -94,14 +94,18 @@ class AlignmentModel(nn.Module):
         return self.momentum["albef"]  # type: ignore[return-value]
 
     @torch.no_grad()
-    def momentum_features(self, image: Tensor, text: Text, *, reduce: bool = False) -> MomentumFeatures:
+    def momentum_features(
+        self, image: Tensor, text: Text, *, reduce: bool = False, progress: float = 1.0
+    ) -> MomentumFeatures:
         """Return the twin's features of a batch; it sees the whole image unless `reduce`.
 
         Args:
             image: [B, 3, H, W].
             text: from the twin's own text layers.
+            progress: share of the training done, which the twin's reducer goes by, too.
         """
-        output = self.teacher.encode_image(image, Guide(text), self.albef.teacher_needs.watch(), reduce=reduce)
+        guide, watch = Guide(text, progress), self.albef.teacher_needs.watch()
+        output = self.teacher.encode_image(image, guide, watch, reduce=reduce)
         return MomentumFeatures(self.teacher.image_feat(output.embeds), self.teacher.text_feat(text.states), output)
 
     def guide(self, keys: MomentumFeatures, text: Text | None = None, progress: float = 1.0) -> Guide:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from elip.errors import ConfigError, DataError, ElipError
+from elip.task import Progress
 from elip.testing import LocalEvaluator
-from tests.tasks.small import PROGRESS, small_task, state_of, training_batch
+from tests.tasks.small import PROGRESS, small_task, state_of, training_batch, without_reducer
 
 
 def test_a_step_gives_the_three_losses_and_what_tensorboard_shows(tiny: list[str]) -> None:
@@ -65,6 +66,24 @@ def test_the_momentum_image_is_whole_unless_asked_otherwise(tiny: list[str], mon
         monkeypatch.setattr(task.model.teacher.text_encoder, "project", spy)
         task.training_step(training_batch(task), PROGRESS)
     assert seen == {"false": 17, "true": 10}
+
+
+@pytest.mark.parametrize("schedule", ["until: 0.5", "warmup: {start: 0.2, end: 0.5, shape: step}"])
+def test_a_reduced_momentum_image_follows_the_progress_of_the_training(
+    tiny: list[str], monkeypatch: pytest.MonkeyPatch, schedule: str
+) -> None:
+    reducer = f"reducer={{name: random, begin: [0], keep_ratio: 0.5, {schedule}}}"
+    task = small_task("pretrain", [*without_reducer(tiny), reducer, "task.reduce_momentum=true"])
+    project, seen = task.model.teacher.text_encoder.project, []
+
+    def spy(embeds: Tensor, *args: Any) -> Any:
+        seen.append(embeds.shape[1])
+        return project(embeds, *args)
+
+    monkeypatch.setattr(task.model.teacher.text_encoder, "project", spy)
+    for step in (0, 5):
+        task.training_step(training_batch(task), Progress(step, total_steps=6, steps_per_epoch=3))
+    assert seen == ([9, 17] if schedule.startswith("until") else [17, 9])
 
 
 def test_evaluation_gives_recall_predictions_and_sheets(tiny: list[str]) -> None:
