@@ -71,6 +71,11 @@ class Albef(nn.Module):
         """What the reducer wants to know of the momentum encoder's pass."""
         return TeacherNeeds() if self.reducer is None else self.reducer.teacher_needs
 
+    def teacher_needs_at(self, progress: float) -> TeacherNeeds:
+        """Return the same when so much of the training is done: nothing once the reduction is over (`until`)."""
+        over = self.reducer is not None and self.reducer.is_over(progress)
+        return TeacherNeeds() if over else self.teacher_needs
+
     def image_feat(self, embeds: Tensor) -> Tensor:
         """Return unit features from CLS, or from the mean token of a ViT without one: [B, P + N, D] to [B, E]."""
         summary = embeds[:, 0] if self.visual_encoder.has_class_token else embeds.mean(dim=1)

@@ -135,7 +135,7 @@ class FusedClassificationTask(ClassificationTask[FusedClassificationT]):
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         settings, label = self.settings, batch["label"]
         alpha = settings.alpha_now(progress)
-        soft, teacher, needs = None, None, self.model.albef.teacher_needs
+        soft, teacher, needs = None, None, self.model.albef.teacher_needs_at(progress.fraction)
         if settings.distill or needs:
             taught = self.model.teach(batch["image"], batch["ids"], batch["mask"])
             soft, teacher = taught.logits if settings.distill else None, taught.vision.teacher(needs)

@@ -136,7 +136,7 @@ class Vqa(VisionLanguageTask[VqaConfig]):
         model, settings, alpha = self.model, self.settings, self.settings.alpha_now(progress)
         answers = Answers(batch["answer_ids"], batch["answer_mask"], batch["answer_question"])
         inputs = (batch["image"], batch["ids"], batch["mask"], answers)
-        soft, teacher, needs = None, None, model.albef.teacher_needs
+        soft, teacher, needs = None, None, model.albef.teacher_needs_at(progress.fraction)
         if settings.distill or needs:
             taught = model.teach(*inputs)
             soft, teacher = taught.logits if settings.distill else None, taught.vision.teacher(needs)

@@ -12,6 +12,7 @@ from elip.reduction.encoder import EncoderInfo
 from elip.reduction.guide import Guide, Teacher, TeacherNeeds, Text, Watch
 from elip.reduction.reducer import ReductionContext
 from elip.reduction.tokens import Tokens
+from elip.task import Progress
 from elip.testing.trial import images, made_up_text, tiny_vit
 from reducers.guided import Guided
 from tests.tasks.small import FILES, PROGRESS, small_run, small_task, without_reducer
@@ -66,6 +67,18 @@ def test_lots_follow_the_attention_to_the_power_of_the_inverse_temperature() -> 
     torch.testing.assert_close(drawn, expected, atol=0.03, rtol=0)
     sure = reduced(reducer, torch.zeros(8, 6, 1), attention[:8], 0, training=False).source
     assert (sure == 0).nonzero()[:, 1].tolist() == [0] * 8  # no lots outside of training
+
+
+def test_several_draws_are_as_from_an_urn_without_putting_back() -> None:
+    torch.manual_seed(0)
+    reducer = Guided(INFO, keep_ratio=0.34, temperature=1.0, fuse=False)
+    images_drawn = 8000
+    attention = ATTENTION.expand(images_drawn, -1)
+    source = reduced(reducer, torch.zeros(images_drawn, 6, 1), attention, 0, training=True).source
+    first = ATTENTION[0] / ATTENTION.sum()
+    second = first[:, None] * first / (1 - first[:, None])  # [first, second]
+    expected = first + second.fill_diagonal_(0).sum(dim=0)
+    torch.testing.assert_close((source >= 0).float().mean(dim=0), expected, atol=0.02, rtol=0)
 
 
 def test_no_patch_is_drawn_twice_and_one_without_attention_can_be() -> None:
@@ -160,6 +173,20 @@ def test_the_momentum_encoder_guides_every_task_that_has_one(
     assert rows.keys() == {2}
     torch.testing.assert_close(rows[2], expected[2], atol=1e-6, rtol=1e-5)
     assert not rows[2].requires_grad
+
+
+@pytest.mark.parametrize("name", ["ve", "nlvr", "vqa"])
+def test_the_momentum_encoder_rests_where_only_a_reduction_that_is_over_has_asked_for_it(
+    overrides: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    task = small_task(name, [*overrides[name], "reducer.until=0.5", "task.distill=false"])
+    model: Any = task.model
+    teach, taught = model.teach, []
+    monkeypatch.setattr(model, "teach", lambda *inputs: taught.append(1) or teach(*inputs))
+    for step, passes, tokens in ((2, 1, 8), (3, 1, 17)):
+        output = task.training_step(task.example_batch(4), Progress(step, total_steps=6, steps_per_epoch=3))
+        assert len(taught) == passes
+        assert float(output.logs["tokens/block00"]) == tokens
 
 
 def test_without_a_teacher_all_tokens_are_kept_and_that_is_said_once(
