@@ -42,9 +42,6 @@ class VisionConfig(Section):
     """`timm` for timm's pretrained weights, a checkpoint file, or null for random ones."""
     weights_allow: list[str] = []
     """Names, or beginnings of names, of tensors that may be left over, missing or of another shape."""
-    position_std: float | None = Field(None, gt=0, le=10)
-    """Spread of random position embeddings; null for the 0.02 of timm, which beside patch embeddings of 1 is so little
-    that a ViT trained from random weights for a few minutes does not learn where things are."""
     options: Annotated[dict[str, Any], AfterValidator(Fits(VitOptions))] = {}
     """Passed to `timm.create_model`: patch_size, embed_dim, depth, num_heads, drop_path_rate, ..."""
 

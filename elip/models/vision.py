@@ -172,20 +172,7 @@ def create_vit(config: VisionConfig, num_classes: int = 0) -> VisionTransformer:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"model.vision: timm cannot build {config.name!r} with these settings: {reason}") from error
     _check_patches(vit, config.image_size)
-    if config.position_std is not None:
-        _spread_positions(vit, config, config.position_std)
     return vit
-
-
-def _spread_positions(vit: VisionTransformer, config: VisionConfig, std: float) -> None:
-    """Begin with position embeddings of another spread than timm's."""
-    if config.weights is not None:
-        raise ConfigError(
-            "model.vision.position_std: it is for random weights, but model.vision.weights names some; remove one."
-        )
-    if vit.pos_embed is None:
-        raise ConfigError(f"model.vision.position_std: {config.name!r} has no position embeddings to learn; remove it.")
-    nn.init.normal_(vit.pos_embed, std=std)
 
 
 def normalization_of(vit: nn.Module) -> Normalization | None:

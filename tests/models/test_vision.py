@@ -1,7 +1,5 @@
 """The ViT encoder: timm's numbers without reduction, and what reducers may do inside it."""
 
-from typing import Any
-
 import pytest
 import timm
 import torch
@@ -89,27 +87,6 @@ def test_an_unknown_timm_name_gets_the_nearest() -> None:
 def test_settings_that_timm_cannot_use_name_the_section() -> None:
     with pytest.raises(ConfigError, match=r"model\.vision: timm cannot build"):
         create_vit(VisionConfig(name="deit_tiny_patch16_224", options={"depht": 3}))
-
-
-def test_position_embeddings_begin_with_the_spread_asked_for_and_nothing_else_changes() -> None:
-    def made(**settings: Any) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        options = {"embed_dim": 64, "depth": 1, "num_heads": 2}
-        return create_vit(VisionConfig(name="vit_tiny_patch16_224", options=options, **settings)).state_dict()
-
-    timm_like, spread = made(), made(position_std=0.5)
-    assert spread.pop("pos_embed").std() == pytest.approx(0.5, rel=0.05)
-    assert timm_like.pop("pos_embed").std() == pytest.approx(0.02, rel=0.05)
-    assert all(torch.equal(spread[name], tensor) for name, tensor in timm_like.items())
-
-
-def test_a_spread_of_position_embeddings_that_nothing_would_have_is_refused() -> None:
-    for settings, said in (
-        ({"weights": "timm"}, r"position_std: it is for random weights, but model\.vision\.weights names some"),
-        ({"options": {"pos_embed": "none"}}, r"position_std: 'vit_tiny_patch16_224' has no position embeddings"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            create_vit(VisionConfig(name="vit_tiny_patch16_224", position_std=0.5, **settings))
 
 
 class Recorder(TokenReducer):
