@@ -180,6 +180,7 @@ def _check_losses(output: StepOutput) -> None:
 
 def _check_scores(result: EvalResult, headline: str) -> None:
     for part in result.scores:
+        expect(bool(part.values), "there are scores of no item: give no `ItemScores` for them")
         expect(len(part.values) == len(part.clusters), f"{len(part.values)} scores have {len(part.clusters)} clusters")
     if result.scores:
         total = sum(part.weight * sum(part.values) / len(part.values) for part in result.scores)
@@ -196,6 +197,8 @@ def _check_same(who: str, found: EvalResult, alone: EvalResult) -> None:
         len(found.predictions) == len(alone.predictions),
         f"{who} has {len(found.predictions)} predictions, one process alone {len(alone.predictions)}",
     )
+    clusters, of_one = ([part.clusters for part in result.scores] for result in (found, alone))
+    expect(clusters == of_one, f"{who} has scores of other items, or in another order, than one process alone")
     expect(found.sheets.keys() == alone.sheets.keys(), f"{who} draws {_list(found.sheets)}")
 
 

@@ -1,11 +1,15 @@
-"""What ends a step, and a run with it, because numbers are no longer finite. Losses: in `test_trainer`."""
+"""What ends a step because numbers are no longer finite (losses: in `test_trainer`), and what it draws."""
 
 import math
+import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from elip.config.schema import RunConfig
 from elip.engine.step import TrainingError
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
 from elip.weights import run_folder
@@ -82,3 +86,28 @@ def test_a_step_that_fails_is_blamed_on_weights_that_are_not_finite(tmp_path: Pa
         train(stub_config(tmp_path / "spoilt"), kind=Fragile, prepare=spoil)
     with pytest.raises(RuntimeError, match="a mistake in a plug-in"):
         train(stub_config(tmp_path / "whole"), kind=Fragile)
+
+
+class Draws(StubTask):
+    """The stub, which notes what it draws from each generator in each forward pass, and with what it began."""
+
+    def __init__(self, config: RunConfig, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        self.drawn: list[tuple[float, ...]] = []
+
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        self.drawn.append((torch.rand(()).item(), float(np.random.rand()), random.random()))
+        return super().training_step(batch, progress)
+
+
+def test_each_forward_pass_of_each_process_draws_other_random_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[tuple[float, ...]] = []
+    for rank, seed in ((0, 0), (1, 0), (0, 1)):
+        monkeypatch.setattr("elip.engine.step.rank", lambda rank=rank: rank)
+        stub, _ = train(stub_config(tmp_path / f"{rank}-{seed}", accumulate=2, epochs=1, seed=seed), kind=Draws)
+        passes += stub.drawn
+    assert len(passes) > 3 * 2
+    for drawn in zip(*passes, strict=True):
+        assert len(set(drawn)) == len(passes)

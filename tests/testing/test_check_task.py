@@ -240,6 +240,21 @@ class ScoresNobody(Honest):
         return result
 
 
+class ScoresNothing(Honest):
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        result = super().evaluate(split, evaluator)
+        result.scores = [ItemScores([], [])]
+        return result
+
+
+class ScoresItsShare(Honest):
+    def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
+        result = super().evaluate(split, evaluator)
+        share = evaluator.shard(len(Points()))
+        result.scores = [ItemScores([result.metrics["error"]] * len(share), [str(index) for index in share])]
+        return result
+
+
 class CountsItsShare(Honest):
     def evaluate(self, split: str, evaluator: Evaluator) -> EvalResult:
         result = super().evaluate(split, evaluator)
@@ -294,6 +309,8 @@ BROKEN = [
     ("evaluation_measures_the_headline", KeepsTensors, r"predictions cannot be written as JSON: .*Tensor"),
     ("evaluation_measures_the_headline", ScoresOthers, r"the scores of items come to 75, and error is [\d.]+"),
     ("evaluation_measures_the_headline", ScoresNobody, r"2 scores have 1 clusters"),
+    ("evaluation_measures_the_headline", ScoresNothing, "there are scores of no item"),
+    ("ranks_agree", ScoresItsShare, "rank 0 of 2 has scores of other items, or in another order, than one process"),
     ("ranks_agree", CountsItsShare, r"rank 0 of 2 measures error [\d.]+, one process alone [\d.]+"),
     ("checkpoints_bring_it_back", Forgetful, r"forward gives something else after its state was loaded"),
     ("checkpoints_bring_it_back", Renames, r"adapt_checkpoint changes queue of a checkpoint of this task itself"),
