@@ -3,8 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from elip.atomic import remove_stale_parts, writing
 from elip.config import config_to_dict
 from elip.config.describe import keys_of
 from elip.efficiency.report import Table, as_text
-from elip.engine.run_lock import RunLock
+from elip.engine.run_lock import RunLock, is_held
 from elip.errors import ConfigError, ElipError
 from elip.lab.chain import OUTPUT, Chain, Outcome, Stage
 from elip.lab.planning import Arm
@@ -137,10 +137,28 @@ def report(session: Session) -> int:
     """Write the report of what is there; while runs go on, too."""
     if not (session.out / SWEEP).is_file():
         raise ConfigError(f"--report: there is no sweep in {session.out} yet. Run it, or name its folder by --out.")
-    record = session.record(is_alive=lambda _: True)
+    session.check_runs()
+    record = session.record(is_alive=_may_run(session))
     record.write()
     session.write_costs()
     return _finish(record, session.out, record.runs)
+
+
+def _may_run(session: Session) -> Callable[[Chain], bool]:
+    """Return what tells whether a chain may be running: a sweep that was killed left runs that still say so."""
+    sweep_runs = is_held(session.out)
+    cluster = None
+    if any(Cluster.had(session.chain_file(chain)) for chain in session.chains):
+        with suppress(ConfigError):  # no Slurm on this machine: what a job says of itself is believed
+            cluster = Cluster(session.out, session.sweep.file.slurm, session.sweep.name)
+
+    def may_run(chain: Chain) -> bool:
+        if sweep_runs or any(is_held(stage.folder) for stage in chain.stages):
+            return True
+        file = session.chain_file(chain)
+        return Cluster.had(file) and (cluster is None or cluster.has(file))
+
+    return may_run
 
 
 def run(session: Session, args: argparse.Namespace) -> int:
@@ -152,7 +170,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     record.write()
     left = [chain for chain in asked if not chain.is_done]
     if left:
-        session.time()
+        session.time(left)
     session.write_costs()
     jobs = min(args.jobs or default_jobs(), max(1, len(left)))
     try:
@@ -174,7 +192,7 @@ def hand_over(session: Session, args: argparse.Namespace, kind: str = SLURM) -> 
     record.write()
     session.write_costs()
     jobs = []
-    if left and (arms := session.not_timed(None)):
+    if left and (arms := session.not_timed(left, None)):
         configs = [config_to_dict(arm.config) for arm in arms]
         baseline = config_to_dict(session.baseline.config)
         jobs.append(cluster.submit(TimingJob(), str(session.out.absolute()), configs, baseline))

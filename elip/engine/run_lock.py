@@ -74,6 +74,21 @@ class RunLock:
         _held.discard(self)
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether a process writes a run into a folder; False where the file system has no locks."""
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(descriptor)  # and with it the lock
+    return False
+
+
 _held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
 

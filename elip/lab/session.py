@@ -62,9 +62,13 @@ class Session:
         names = [arm.name for arm in self.arms if not arms or {arm.name, arm.section} & {*arms}]
         return [chain for chain in self.chains if chain.arm in names and (not seeds or str(chain.seed) in seeds)]
 
+    def check_runs(self) -> None:
+        """Raise an error for runs in the folder that are not those asked for now."""
+        refuse_other_runs(self.chains)
+
     def check(self) -> None:
         """Raise an error for what would stop a run, and for runs in the folder that are not those asked for now."""
-        refuse_other_runs(self.chains)
+        self.check_runs()
         self._planner.check(self.arms)
 
     def record(self, is_alive: Callable[[Chain], bool] = lambda _: False) -> SweepRecord:
@@ -95,13 +99,14 @@ class Session:
         """Write `costs.json`."""
         write_costs(self.out, self.costs())
 
-    def not_timed(self, machine: str | None) -> list[Arm]:
-        """Return the arms whose training step was not timed on a machine; None for any."""
-        return [arm for arm in self.arms if self._times.find(arm.config, self.baseline.config, machine) is None]
+    def not_timed(self, chains: Sequence[Chain], machine: str | None) -> list[Arm]:
+        """Return the arms of chains whose training step was not timed on a machine; None for any."""
+        arms = [arm for arm in self.arms if any(chain.arm == arm.name for chain in chains)]
+        return [arm for arm in arms if self._times.find(arm.config, self.baseline.config, machine) is None]
 
-    def time(self) -> None:
-        """Time a training step of each arm that was not timed on this machine yet."""
-        for arm in self.not_timed(machine_of(self.baseline.config)):
+    def time(self, chains: Sequence[Chain]) -> None:
+        """Time a training step of each arm of chains that was not timed on this machine yet."""
+        for arm in self.not_timed(chains, machine_of(self.baseline.config)):
             self._tell(f"timing a training step of {arm.name}")
             times = time_beside(arm.config, self.baseline.config)
             self._times.keep(arm.config, self.baseline.config, times)

@@ -94,6 +94,11 @@ class Cluster:
             return not self._submitit.SlurmJob(self._folder, number).done(force_check=True)
         return False
 
+    @staticmethod
+    def had(file: Path) -> bool:
+        """Return whether the chain of a file was ever handed over."""
+        return (file.parent / JOB).exists()
+
     def hand_over(self, files: Sequence[Path]) -> list[Any]:
         """Submit a job for the chain in each file, and return submitit's jobs."""
         with self._submitting(), self._executor.batch():

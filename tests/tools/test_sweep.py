@@ -169,6 +169,8 @@ def test_a_sweep_that_was_cut_off_is_gone_on_with(
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert runs(tmp_path)["random 1"] == "running"
+        assert call(file, "--report") == 0
+        assert runs(tmp_path)["random 1"] == "waiting"
         assert call(file, "--only", "none", "--seeds", "1") == 0
         assert runs(tmp_path)["random 1"] == "waiting"
     else:
@@ -226,6 +228,34 @@ def test_another_config_for_a_run_that_was_begun_is_refused_with_what_differs(
         f"{run_folder(tmp_path, 'random', 1)} was begun with another config (reducer.keep_ratio was [0.5], is" in said
     )
     assert calls(run_folder(tmp_path, "none", 1)) == []
+    assert call(file, "--report") == 2  # else its figures would stand beside parameters that it did not have
+    assert "was begun with another config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("held", ["out", "out/runs/random/seed-1/pretrain"])
+def test_a_report_believes_a_run_that_says_it_is_running_while_someone_has_its_folder(
+    held: str, digits: Path, tmp_path: Path, call: Call, stand_ins: StandIns
+) -> None:
+    file = write_file(tmp_path / "lab.yaml", digits)
+    assert call(file, "--only", "none", "--seeds", "1") == 0
+    chain.Outcome("running").write(run_folder(tmp_path, "random", 1))
+    lock = RunLock(tmp_path / held)
+    lock.acquire()
+    assert call(file, "--report") == 0
+    assert runs(tmp_path)["random 1"] == "running"
+    lock.release()
+    assert call(file, "--report") == 0
+    assert runs(tmp_path)["random 1"] == "waiting"
+
+
+def test_steps_are_timed_of_those_arms_only_that_are_run(
+    digits: Path, tmp_path: Path, stand_ins: StandIns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = write_file(tmp_path / "lab.yaml", digits), tmp_path / "new"
+    assert sweep.main([str(file), "--out", str(out), "--only", "random", "--seeds", "1"]) == 0
+    said = capsys.readouterr().err
+    assert "timing a training step of random" in said
+    assert "timing a training step of none" not in said
 
 
 def test_a_dry_run_lists_runs_and_costs_and_writes_nothing(
