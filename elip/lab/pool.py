@@ -5,7 +5,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
@@ -54,6 +54,7 @@ def run_all(chains: Sequence[Chain], jobs: int, notice: Notice) -> None:
 
     Raises:
         Interrupted: after all commands have ended, when a signal asked for it.
+        Exception: what `notice` raises, after all commands have been asked to save and have ended.
     """
     waiting: queue.SimpleQueue[Chain] = queue.SimpleQueue()
     for chain in chains:
@@ -78,11 +79,18 @@ def run_all(chains: Sequence[Chain], jobs: int, notice: Notice) -> None:
     with _handing_on(runners, stopping) as received:
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads) or not events.empty():
-            try:
-                notice(*events.get(timeout=_WAIT_SECONDS))
-            except queue.Empty:
-                continue
+        try:
+            while any(thread.is_alive() for thread in threads) or not events.empty():
+                with suppress(queue.Empty):
+                    event = events.get(timeout=_WAIT_SECONDS)
+                    notice(*event)
+        except BaseException:  # such as a full disk: no command goes on without anyone to say what became of it
+            stopping.set()
+            for runner in runners:
+                runner.stop()
+            for thread in threads:
+                thread.join()
+            raise
     if bugs:
         raise bugs[0]
     if received:

@@ -1,6 +1,7 @@
 """Commands in the place of tools/train.py and tools/evaluate.py that do in a moment what a chain must cope with."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,9 @@ def make_chain(
     return Chain(
         arm, seed, "best", [Stage(name, {**config, "output_dir": str(folder / name)}, ["test"]) for name in stages]
     )
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a stand-in has made a file."""
+    while not path.exists():
+        time.sleep(0.01)

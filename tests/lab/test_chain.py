@@ -14,7 +14,7 @@ from elip.engine.run_lock import RunLock
 from elip.errors import DataError
 from elip.lab.chain import Chain, ChainRunner, Outcome
 from tests.conftest import PROJECT
-from tests.lab.stand_ins import StandIns, calls, make_chain
+from tests.lab.stand_ins import StandIns, calls, make_chain, wait_for
 
 TWO = ("pretrain", "retrieval")
 
@@ -163,8 +163,3 @@ def test_a_chain_is_read_as_it_was_written(config: dict[str, Any], tmp_path: Pat
     (tmp_path / "deep" / "chain.json").write_text(json.dumps({"arm": "tome"}))
     with pytest.raises(DataError, match=r"cannot read .*chain\.json .* Start the sweep again"):
         Chain.read(tmp_path / "deep" / "chain.json")
-
-
-def wait_for(path: Path) -> None:
-    while not path.exists():
-        time.sleep(0.01)

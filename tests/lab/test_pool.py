@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from elip.config import config_to_dict, load_config
+from elip.errors import ElipError
 from elip.lab import pool
-from elip.lab.chain import ChainRunner, Outcome
+from elip.lab.chain import Chain, ChainRunner, Outcome, Stage
 from tests.conftest import PROJECT
-from tests.lab.stand_ins import StandIns, make_chain
+from tests.lab.stand_ins import StandIns, calls, make_chain, wait_for
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,21 @@ def test_a_bug_in_a_worker_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ChainRunner, "run", broken)
     with pytest.raises(LookupError, match="a bug"):
         pool.run_all([make_chain(tmp_path, {})], 1, lambda *_: None)
+
+
+def test_what_is_told_may_fail_and_leaves_no_command_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    StandIns(tmp_path / "stand_ins", monkeypatch).behave({"tome seed-2 pretrain": "go on until told"})
+    config = config_to_dict(load_config(PROJECT / "configs/demo/pretrain.yaml"))
+    chains = [make_chain(tmp_path, config, seed=seed) for seed in (1, 2, 3)]
+    half_done = chains[1].stages[0].folder
+
+    def notice(chain: Chain, _stage: Stage, outcome: Outcome) -> None:
+        if (chain.seed, outcome.status) == (2, "running"):
+            wait_for(half_done / "begun")
+            raise ElipError("cannot write sweep.json: No space left on device.")
+
+    with pytest.raises(ElipError, match="No space left"):
+        pool.run_all(chains, 1, notice)
+    assert Outcome.of(half_done).status == "waiting"
+    assert (half_done / "checkpoint-00000001.pt").exists()
+    assert calls(chains[2].stages[0].folder) == []
