@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elip.lab.results import Arm, RunResult, SweepResults, curve
-from elip.lab.statistics import Interval, verdict
+from elip.lab.statistics import Interval
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -110,7 +110,7 @@ def curves(results: SweepResults, stage: str, split: str, kinds: Sequence[str]) 
 
 
 def differences(results: SweepResults, stage: str, split: str, kinds: Sequence[str]) -> dict[str, bytes]:
-    """Return a picture, by format, of paired differences with their intervals, a line an arm, ties paler.
+    """Return a picture, by format, of paired differences with their intervals, a line an arm; pale: not told apart.
 
     One panel is to the baseline, by which arms are ordered, one to the yardstick. Nothing if nothing can be compared.
     """
@@ -119,7 +119,7 @@ def differences(results: SweepResults, stage: str, split: str, kinds: Sequence[s
         f"minus {results.yardstick}": results.comparable,
     }
     panels = {
-        name: {arm.name: one.value for arm in results.arms if (one := results.difference(arm, to(arm), stage, split))}
+        name: {arm.name: one for arm in results.arms if (one := results.difference(arm, to(arm), stage, split))}
         for name, to in columns.items()
     }
     panels = {name: found for name, found in panels.items() if found}
@@ -129,23 +129,24 @@ def differences(results: SweepResults, stage: str, split: str, kinds: Sequence[s
 
     first = next(iter(panels.values()))
     names = sorted(
-        {name for found in panels.values() for name in found}, key=lambda n: first[n].mean if n in first else 0
+        {name for found in panels.values() for name in found}, key=lambda n: first[n].value.mean if n in first else 0
     )
     colours = {arm.name: mark(_sections(results).index(arm.section)) for arm in results.arms}
     figure = Figure(figsize=(3.6 * len(panels) + 1.4, 0.24 * len(names) + 1.2), layout="constrained")
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for panel, (name, found) in zip(drawn, panels.items(), strict=True):
         panel.axvline(0, color=_GREY, linewidth=1, zorder=1)
-        for arm, value in found.items():
+        for arm, estimate in found.items():
+            value = estimate.value
             low, high = _bounds(value)
             reach = [[value.mean - low], [high - value.mean]]
-            alpha = _PALE if verdict(value) == "tie" else 1.0
+            alpha = 1.0 if estimate.verdict in ("better", "worse") else _PALE
             panel.errorbar([value.mean], [names.index(arm)], xerr=reach, **colours[arm], markersize=5, alpha=alpha)
         panel.set_yticks(range(len(names)), [plain(arm) for arm in names], fontsize="small")
         panel.set(xlabel=plain(f"{name}: {metric_of(results, stage, split)}, {split}"))
         panel.grid(alpha=0.25, axis="x")
         panel.spines[["top", "right"]].set_visible(False)
-    _entitle(figure, f"{results.name}, {stage}: paired differences with 95% intervals; pale: a tie")
+    _entitle(figure, f"{results.name}, {stage}: paired differences with 95% intervals; pale: not told apart")
     return {kind: rendered(figure, kind) for kind in kinds}
 
 

@@ -13,7 +13,6 @@ from elip.efficiency.report import Table, as_markdown
 from elip.lab.hparams import write_hparams
 from elip.lab.plots import curves, differences, metric_of, trade_offs
 from elip.lab.results import Arm, Estimate, RunResult, SweepResults
-from elip.lab.statistics import verdict
 
 REPORT, RUNS, SUMMARY = "report.md", "results.csv", "summary.csv"
 _PICTURES = ("png", "svg")
@@ -82,12 +81,11 @@ def _summary(results: SweepResults, stage: str, split: str) -> Iterable[Row]:
 
 def _compared(what: str, results: SweepResults, arm: Arm, other: Arm | None, stage: str, split: str) -> Row:
     found = results.difference(arm, other, stage, split)
-    known = found is not None and found.over is not None
     return {
         what: None if other is None or other.name == arm.name else other.name,
         **_figures(f"minus_{what}_", found),
         f"{what}_seeds": 0 if found is None else len(found.seeds),
-        f"{what}_verdict": verdict(found.value) if found is not None and known else None,
+        f"{what}_verdict": found.verdict if found else None,
     }
 
 
@@ -164,7 +162,7 @@ def _difference(row: Row, what: str) -> str:
     if row[f"minus_{what}_mean"] is None:
         return _DASH
     seeds = row[f"{what}_seeds"]
-    fewer = f" ({seeds} seeds)" if seeds < row["seeds"] else ""
+    fewer = f" ({seeds} seed{'s' if seeds > 1 else ''})" if seeds < row["seeds"] else ""
     return f"{_interval(row, f'minus_{what}_', '+')} {row[f'{what}_verdict'] or ''}".rstrip() + fewer
 
 
@@ -228,7 +226,16 @@ def _notes(results: SweepResults) -> list[str]:
 
 
 def _on_intervals(results: SweepResults) -> list[str]:
-    found = [results.mean(arm, *place) for place in results.tables for arm in results.arms]
+    found = [
+        figure
+        for place in results.tables
+        for arm in results.arms
+        for figure in (
+            results.mean(arm, *place),
+            results.difference(arm, results.baseline_arm, *place),
+            results.difference(arm, results.comparable(arm), *place),
+        )
+    ]
     kinds = {one.over for one in found if one is not None}
     notes = []
     if "items and seeds" in kinds:
@@ -238,7 +245,9 @@ def _on_intervals(results: SweepResults) -> list[str]:
             "hold for other seeds and other items of this kind, not for other data or longer training."
         )
     if "items" in kinds:
-        notes.append("**Intervals of arms with a single seed are over items alone: they do not cover other seeds.**")
+        notes.append(
+            "**Intervals of one seed are over items alone: they do not cover other seeds, so there is no verdict.**"
+        )
     if "seeds" in kinds:
         notes.append(
             "Where an evaluation left no scores of items, or not of the same ones, intervals are Student's over seeds: "

@@ -16,9 +16,11 @@ from elip.lab.outcomes import Outcome, RunFolder
 from elip.lab.records import COSTS, SWEEP
 from elip.lab.statistics import (
     Interval,
+    Verdict,
     bootstrap_items_and_seeds,
     by_cluster,
     mean_over_seeds,
+    verdict,
 )
 from elip.task import ItemScores
 
@@ -99,6 +101,11 @@ class Estimate:
     over: Over | None
     seeds: list[int]
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """What a difference comes to; None where a single seed, or no interval, cannot tell."""
+        return verdict(self.value) if self.over is not None and len(self.seeds) > 1 else None
+
 
 class SweepResults:
     """The results of a sweep. A run that failed, or whose files are damaged, is one that has failed; others count.
@@ -124,6 +131,7 @@ class SweepResults:
             self.runs = [_run(out, row, labels[row["arm"]]) for row in record["runs"]]
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{out / SWEEP} is damaged ({error!r}). Run the sweep again, which writes it.") from error
+        self._estimates: dict[tuple[str | None, ...], Estimate | None] = {}
 
     @property
     def tables(self) -> list[tuple[str, str]]:
@@ -165,13 +173,21 @@ class SweepResults:
 
     def mean(self, arm: Arm, stage: str, split: str) -> Estimate | None:
         """Return the headline of an arm, the mean over its seeds; None if no run is done."""
-        return _estimate(self.done(arm, stage, split), None)
+        return self._estimated(arm, None, stage, split)
 
     def difference(self, arm: Arm, other: Arm | None, stage: str, split: str) -> Estimate | None:
         """Return the headline of an arm minus that of another one, over the seeds that both have."""
         if other is None or other.name == arm.name:
             return None
-        return _estimate(self.done(arm, stage, split), self.done(other, stage, split))
+        return self._estimated(arm, other, stage, split)
+
+    def _estimated(self, arm: Arm, other: Arm | None, stage: str, split: str) -> Estimate | None:
+        """Return a mean or a difference: tables and pictures ask for the same, and resampling takes a while."""
+        key = (arm.name, other and other.name, stage, split)
+        if key not in self._estimates:
+            theirs = None if other is None else self.done(other, stage, split)
+            self._estimates[key] = _estimate(self.done(arm, stage, split), theirs)
+        return self._estimates[key]
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, str, str], dict[int, RunResult]]:

@@ -78,11 +78,22 @@ def test_without_budgets_the_yardstick_is_said_to_cost_what_it_costs(tmp_path: P
     assert [line_of(report, name)[5] == "-" for name in ("none", "random", "tome")] == [True, True, False]
 
 
-def test_a_single_seed_is_said_not_to_cover_others(tmp_path: Path) -> None:
-    report = write_report(make_sweep(tmp_path, {"none": 68.0}, seeds=[7], costs={})).read_text()
+def test_a_single_seed_is_said_not_to_cover_others_and_has_no_verdict(tmp_path: Path) -> None:
+    out = make_sweep(tmp_path, {"none": 68.0, "random-0.5": 40.0}, seeds=[7], costs={})
+    report = write_report(out).read_text()
     assert "they do not cover other seeds" in report
+    assert line_of(report, "random-0.5")[4].endswith("]")  # an interval, far from zero, without a word
+    assert "Worse than" not in report
+    assert not rows_of(out / "summary.csv")[1]["baseline_verdict"]
     assert "widened" not in report
     assert not (tmp_path / "pretrain-test-cost.png").exists()  # no cost is known
+
+
+def test_a_difference_over_the_only_common_seed_is_said_to_be_one(tmp_path: Path) -> None:
+    out = make_sweep(tmp_path, {"none": 68.0, "tome": 40.0}, failed=[("none", 1), ("tome", 2)])
+    report = write_report(out).read_text()
+    assert line_of(report, "tome")[4].endswith("] (1 seed)")
+    assert "they do not cover other seeds" in report
 
 
 def test_a_sweep_of_which_nothing_is_done_has_a_report_that_says_so(tmp_path: Path) -> None:
