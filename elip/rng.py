@@ -17,7 +17,10 @@ def seed_everything(seed: int) -> None:
 
 
 def derived_seed(*numbers: int) -> int:
-    """Return a seed that follows from numbers of 0 or more, and has nothing to do with that of others."""
+    """Return a seed that follows from numbers of 0 or more, and has nothing to do with that of others.
+
+    Zeros at the end do not count: 1 and 2 give the seed of 1, 2 and 0.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 

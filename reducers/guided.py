@@ -34,11 +34,11 @@ class Guided(StageReducer):
     """Keep the patches that the momentum encoder attends to, from block 0 on; fuse the others by that attention.
 
     The momentum encoder has seen the whole image when the online one begins, so that nothing is run ahead: its
-    attention in one block, from CLS mixed with the caption's [CLS] and averaged over heads, scores the patches, and
-    costs that one row. Kept patches are in image order, the token of the others is last. In training only: where there
-    is no momentum encoder, as in evaluation, all tokens are kept, so that training should end on whole images
-    (`until: 0.8`). Needs no parameters. The encoder needs a class token, and the text encoder's width if the text has a
-    share.
+    attention in one block, from CLS mixed with the caption's [CLS] and averaged over heads, scores the patches. That
+    costs one row and, for the mixed CLS, which stands in the place of CLS as in ELIP, the block's keys once more. Kept
+    patches are in image order, the token of the others is last. In training only: where there is no momentum encoder,
+    as in evaluation, all tokens are kept, so that training should end on whole images (`until: 0.8`). Needs no
+    parameters. The encoder needs a class token, and the text encoder's width if the text has a share.
 
     Args:
         begin: blocks to reduce in front of, counted from 0.

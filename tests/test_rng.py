@@ -37,3 +37,4 @@ def test_what_is_drawn_apart_follows_from_its_seed_and_moves_nothing() -> None:
 def test_derived_seeds_depend_on_each_number_and_its_place() -> None:
     assert derived_seed(1, 2) == derived_seed(1, 2)
     assert len({derived_seed(*numbers) for numbers in ((1, 2), (2, 1), (1, 2, 0, 3), (1,), (2**62, 5), (1, 3))}) == 6
+    assert derived_seed(1, 2, 0) == derived_seed(1, 2)
