@@ -185,6 +185,18 @@ def is_loaded(plugin: str) -> bool:
     return (_module_name(_place(plugin)) if plugin.endswith(".py") else plugin) in sys.modules
 
 
+def file_of(plugin: str) -> Path | None:
+    """Return the file that a plug-in is read from, `__init__.py` of a package; None if there is none."""
+    if plugin.endswith(".py"):
+        place = _place(plugin)
+        return place if place.is_file() else None
+    try:
+        spec = importlib.util.find_spec(plugin)
+    except (ImportError, ValueError):
+        return None
+    return None if spec is None or spec.origin is None else Path(spec.origin)
+
+
 def _import_module(name: str) -> None:
     try:
         importlib.import_module(name)

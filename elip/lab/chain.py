@@ -23,6 +23,7 @@ from elip.config import config_from_dict, save_config
 from elip.config.schema import RunConfig
 from elip.engine.run_lock import RunLock
 from elip.errors import CheckpointError, DataError, ElipError
+from elip.lab.origins import made_from
 from elip.weights import run_folder
 
 Status = Literal["done", "failed", "waiting", "running"]
@@ -62,6 +63,7 @@ class Outcome:
         error: last line of what a failed one said.
         seconds: that it took, over all attempts.
         metrics: by split, the headline's name and value.
+        files: that it was made from, with digests.
     """
 
     status: Status = "waiting"
@@ -69,6 +71,7 @@ class Outcome:
     error: str | None = None
     seconds: float = 0.0
     metrics: dict[str, tuple[str, float]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path) -> "Outcome":
@@ -166,7 +169,9 @@ class ChainRunner:
             if chain.has_done(stage):
                 continue
             before = Outcome.of(stage.folder)
-            running = replace(before, status="running", error=None)
+            begun_with = before.files if run_folder.latest(stage.folder) is not None else {}
+            files = {**made_from(stage.config, stage.splits), **begun_with}
+            running = replace(before, status="running", error=None, files=files)
             with suppress(ElipError):  # a full disk: the run itself says so
                 running.write(stage.folder)
             self._notice(chain, stage, running)
@@ -178,7 +183,7 @@ class ChainRunner:
             except OSError as error:
                 outcome = Outcome("failed", error=f"{type(error).__name__}: {error}")
             seconds = before.seconds + time.monotonic() - began
-            outcome = replace(outcome, checkpoint=chain.checkpoint, seconds=round(seconds, 3))
+            outcome = replace(outcome, checkpoint=chain.checkpoint, seconds=round(seconds, 3), files=running.files)
             with suppress(ElipError):
                 outcome.write(stage.folder)
             self._notice(chain, stage, outcome)

@@ -15,6 +15,7 @@ from elip.config.schema import EvalConfig, ReducerConfig, RunConfig
 from elip.efficiency.passes import NoValuesError
 from elip.efficiency.task_cost import mean_train_step_macs, task_cost, train_step_macs
 from elip.engine.loader import TrainLoader
+from elip.lab.origins import digest, plugin_files, reducer_files
 from elip.registry import TASKS
 from elip.task import Task
 from elip.task.preflight import dry_build, without_weights
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 class Counts:
-    """Costs of configs, each counted when it is first asked for.
+    """Costs of configs, each counted when it is first asked for, and again when code of the reducer has changed.
 
     Args:
         folder: where they are kept; None keeps them nowhere.
@@ -88,15 +89,17 @@ class Counts:
         return ReducerConfig(**{**own.model_dump(mode="json"), **params})
 
     def _once(self, what: str, config: RunConfig, count: Callable[[], T]) -> T:
-        key = f"{what} {fingerprint(config)}"
+        key = f"{what} {fingerprint(config)} {digest(reducer_files(config.reducer.name))}"
         if key not in self._known:
             self._known[key] = count()
         return self._known[key]
 
 
 def fingerprint(config: RunConfig) -> str:
-    """Return what tells configs apart that cost differently: all but seed and folder."""
+    """Return what tells configs apart that cost differently: all but seed and folder, and the code of plug-ins."""
     values = config_to_dict(config)
+    if config.plugins:
+        values["code"] = digest(plugin_files(config.plugins))
     values["output_dir"] = ""
     values["train"]["seed"] = 0
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

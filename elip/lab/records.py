@@ -88,6 +88,7 @@ class SweepRecord:
                     "status": outcome.status,
                     "error": outcome.error,
                     "seconds": outcome.seconds or None,
+                    "files": outcome.files,
                 }
 
 

@@ -218,6 +218,11 @@ def _with_ratio(arm: Arm, key: str, ratio: str, unit: float = 1.0) -> str:
 def _notes(results: SweepResults) -> list[str]:
     """Return what is to be known of the figures."""
     notes = [*_on_intervals(results), *_on_weights(results)]
+    if results.changed_files:
+        notes.append(
+            f"**Changed while the sweep went on: {_safe(', '.join(results.changed_files))}. Runs from before and after "
+            "that do not compare: remove the former, and run the sweep again.**"
+        )
     for run in results.failed:
         notes.append(f"Failed: {_name(run)}: {_safe(run.error or 'no reason is recorded')}")
     if results.missing:

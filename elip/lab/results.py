@@ -47,6 +47,7 @@ class RunResult:
         outcome: what it came to; None unless it is done.
         scores: [clusters] values whose mean is the headline; None where the evaluation left none.
         clusters: [clusters] what they belong to.
+        files: that the run was made from, with digests.
     """
 
     arm: str
@@ -61,6 +62,7 @@ class RunResult:
     outcome: Outcome | None = None
     scores: np.ndarray | None = None
     clusters: np.ndarray | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,16 @@ class SweepResults:
     def missing(self) -> list[RunResult]:
         """Runs that are not done yet."""
         return [run for run in self.runs if run.status not in (DONE, FAILED)]
+
+    @property
+    def changed_files(self) -> list[str]:
+        """Files that were not the same for all runs that were made from them and are done."""
+        digests: dict[str, set[str]] = {}
+        for run in self.runs:
+            if run.status == DONE:
+                for file, found in run.files.items():
+                    digests.setdefault(file, set()).add(found)
+        return sorted(file for file, found in digests.items() if len(found) > 1)
 
     def done(self, arm: Arm, stage: str, split: str) -> dict[int, RunResult]:
         """Return by seed the runs of an arm that are done."""
@@ -264,6 +276,7 @@ def _run(out: Path, row: Mapping[str, Any], label: str) -> RunResult:
         row["status"],
         row.get("error"),
         row.get("seconds"),
+        files=row.get("files") or {},
     )
     if run.status != DONE:
         return run

@@ -38,6 +38,7 @@ def test_each_stage_is_trained_from_the_first_one_and_evaluated(
     for folder in (first, second):
         assert calls(folder) == ["train", "evaluate checkpoint-00000002.pt test"]
         assert Outcome.of(folder).metrics == {"test": ["r_mean", 12.5]}
+        assert [Path(file).name for file in Outcome.of(folder).files] == [f"{config['reducer']['name']}.py"]
     assert load_config(first / "config.yaml").model.init is None
     assert load_config(second / "config.yaml").model.init == str(first / "checkpoint-00000002.pt")
 
@@ -59,6 +60,22 @@ def test_what_is_done_is_not_done_again(stand_ins: StandIns, config: dict[str, A
     assert chain.is_done
     assert ChainRunner().run(chain) == "done"
     assert [calls(stage.folder) for stage in chain.stages] == before
+
+
+def test_files_that_a_run_was_begun_with_are_kept_in_mind_when_it_goes_on(
+    stand_ins: StandIns, config: dict[str, Any], tmp_path: Path
+) -> None:
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text("some")
+    chain = make_chain(tmp_path, {**config, "data": {**config["data"], "train": [str(pairs)]}})
+    folder = chain.stages[0].folder
+    stand_ins.behave({"tome seed-1 pretrain": "end early"})
+    ChainRunner().run(chain)
+    begun_with = Outcome.of(folder).files[str(pairs)]
+    pairs.write_text("others")
+    stand_ins.behave({})
+    assert ChainRunner().run(chain) == "done"
+    assert Outcome.of(folder).files[str(pairs)] == begun_with
 
 
 def test_another_split_is_evaluated_without_training_again(

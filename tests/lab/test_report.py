@@ -96,6 +96,18 @@ def test_a_difference_over_the_only_common_seed_is_said_to_be_one(tmp_path: Path
     assert "they do not cover other seeds" in report
 
 
+def test_runs_that_were_made_from_other_files_than_the_rest_are_told(tmp_path: Path) -> None:
+    out = make_sweep(tmp_path, {"none": 68.0, "tome": 60.0})
+    record = json.loads((out / "sweep.json").read_text())
+    for run in record["runs"]:
+        run["files"] = {"train.json": "a1", "mine.py": "b2"} if run["arm"] == "tome" else {"train.json": "a1"}
+    (out / "sweep.json").write_text(json.dumps(record))
+    assert "Changed while" not in write_report(out).read_text()
+    record["runs"][-1]["files"]["mine.py"] = "c3"
+    (out / "sweep.json").write_text(json.dumps(record))
+    assert "**Changed while the sweep went on: mine.py. Runs from before" in write_report(out).read_text()
+
+
 def test_a_sweep_of_which_nothing_is_done_has_a_report_that_says_so(tmp_path: Path) -> None:
     out = make_sweep(tmp_path, {"none": 68.0}, failed=[("none", seed) for seed in (1, 2, 3)])
     report = write_report(out).read_text()

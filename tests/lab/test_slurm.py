@@ -17,8 +17,7 @@ from elip.lab.sweep_file import SlurmSection
 from tests.conftest import PROJECT
 from tests.lab.chain_job import ChainJobWithStandIns
 from tests.lab.fake_slurm import fake_slurm
-from tests.lab.stand_ins import StandIns, calls, make_chain
-from tests.lab.test_chain import wait_for
+from tests.lab.stand_ins import StandIns, calls, make_chain, wait_for
 
 
 @pytest.fixture
