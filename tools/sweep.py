@@ -34,7 +34,8 @@ EPILOG = """examples:
   python tools/sweep.py configs/lab/digitscenes.yaml --report
   python tools/sweep.py big.yaml --launcher slurm
 
-The same command goes on with a sweep that was stopped, and tries again what failed.
+The same command goes on with a sweep that was stopped, and tries again what failed. Each run takes one GPU; one over
+several, by torchrun, is no part of a sweep.
 """
 FAILED = 1
 """Exit code when a run has failed."""

@@ -64,7 +64,8 @@ class ArmSection(Section):
     """Its own share; null: the reducer as given. Left out: those of the sweep, if there are any, unless the reducer is
     given parameters that set its strength."""
     equal_cost_to: Named | None = None
-    """An arm; training is shortened so that all of it costs no more than that arm's."""
+    """An arm; training is shortened so that all of it costs no more than that arm's. Budgets of the sweep do not
+    apply: the reducer is as given, unless the arm has a `budget` of its own."""
     overrides: list[str] = Field([])
     """`key=value`, after those of the sweep."""
 
