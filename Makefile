@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA := data/digitscenes
 RUN := runs/demo/pretrain
-LAB := runs/digitscenes
+LAB := runs/lab/digitscenes
 TASKS := retrieval vqa ve nlvr_pretrain nlvr grounding
 
 .PHONY: demo demo-tasks lab test lint clean
