@@ -1,5 +1,6 @@
 """The documents' examples run as they are printed."""
 
+import importlib
 import json
 import os
 import re
@@ -12,19 +13,6 @@ import pytest
 from PIL import Image
 
 from tests.conftest import PROJECT
-from tools import benchmark, compare, convert_checkpoint, evaluate, flops, make_demo_data, make_vocab, train, visualize
-
-PARSERS = {
-    "train": train,
-    "evaluate": evaluate,
-    "flops": flops,
-    "benchmark": benchmark,
-    "compare": compare,
-    "visualize": visualize,
-    "convert_checkpoint": convert_checkpoint,
-    "make_demo_data": make_demo_data,
-    "make_vocab": make_vocab,
-}
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -45,7 +33,7 @@ def readme_commands(tool: str = r"\w+") -> list[list[str]]:
 @pytest.mark.parametrize("words", readme_commands(), ids=" ".join)
 def test_options_of_the_readmes_commands_exist(words: list[str]) -> None:
     tool, *arguments = words
-    PARSERS[tool].parse_args(arguments)
+    importlib.import_module(f"tools.{tool}").parse_args(arguments)
 
 
 def test_what_the_readme_and_the_documents_point_to_is_there() -> None:
