@@ -234,10 +234,12 @@ class ProgressLines:
     def __call__(self, chain: Chain, stage: Stage, outcome: Outcome) -> None:
         """Take in what became of a run."""
         self._record.note(chain, stage, outcome)
+        what = f"{chain.arm}, seed {chain.seed}, {stage.name}"
         if outcome.status == "running":
+            if outcome.error:
+                print(f"{what}: {outcome.error}", flush=True)
             return
         done = [one for one in self._runs if self._record.outcome(*one).status == "done"]
-        what = f"{chain.arm}, seed {chain.seed}, {stage.name}"
         print(f"[{len(done)}/{len(self._runs)}] {what}: {self._said(stage, outcome)}", flush=True)
 
     def _said(self, stage: Stage, outcome: Outcome) -> str:

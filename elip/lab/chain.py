@@ -141,7 +141,7 @@ class ChainRunner:
 
     Args:
         environment: of the commands, beside this process's.
-        notice: is told when a stage begins or has come to an end.
+        notice: is told when a stage begins, waits for what another one does in its folder, or has come to an end.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class ChainRunner:
         folder = stage.folder
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self._wait_for_others(folder)
+        self._wait_for_others(chain, stage)
         if not is_trained(folder):
             error = self._train(chain, stage)
             if self._stopping.is_set() and not (error is None and is_trained(folder)):
@@ -239,8 +239,9 @@ class ChainRunner:
             code = self._process.wait()
         return None if code == 0 else _last_error(path, begin, code)
 
-    def _wait_for_others(self, folder: Path) -> None:
-        """Wait for a run that still goes on in the folder: whoever started it may be gone without it."""
+    def _wait_for_others(self, chain: Chain, stage: Stage) -> None:
+        """Wait for a run that still goes on in the folder, and tell so: whoever started it may be gone without it."""
+        folder, told = stage.folder, False
         while not self._stopping.is_set():
             lock = RunLock(folder)
             try:
@@ -248,6 +249,9 @@ class ChainRunner:
             except ElipError as error:
                 if "in use by another run" not in str(error):
                     raise
+                if not told:
+                    self._notice(chain, stage, Outcome("running", error=f"waits: {error}"))
+                    told = True
                 time.sleep(_POLL_SECONDS)
             else:
                 lock.release()

@@ -195,7 +195,7 @@ class SweepResults:
 
     def _estimated(self, arm: Arm, other: Arm | None, stage: str, split: str) -> Estimate | None:
         """Return a mean or a difference: tables and pictures ask for the same, and resampling takes a while."""
-        key = (arm.name, other and other.name, stage, split)
+        key = (arm.name, None if other is None else other.name, stage, split)
         if key not in self._estimates:
             theirs = None if other is None else self.done(other, stage, split)
             self._estimates[key] = _estimate(self.done(arm, stage, split), theirs)

@@ -1,6 +1,7 @@
 """One arm with one seed: what is run, what is left alone, and what is said of what goes wrong."""
 
 import json
+import os
 import signal
 import threading
 import time
@@ -163,13 +164,17 @@ def test_a_run_that_still_goes_on_is_waited_for(
     folder.mkdir(parents=True)
     lock = RunLock(folder)
     lock.acquire()
-    thread = threading.Thread(target=lambda: ChainRunner().run(chain))
+    told: list[str | None] = []
+    runner = ChainRunner(notice=lambda _chain, _stage, outcome: told.append(outcome.error))
+    thread = threading.Thread(target=lambda: runner.run(chain))
     thread.start()
     assert waited.wait(timeout=60)
     assert calls(folder) == []
     lock.release()
     thread.join()
     assert chain.is_done
+    (waits,) = filter(None, told)
+    assert waits.startswith(f"waits: {folder} is in use by another run: process {os.getpid()}")
 
 
 def test_a_chain_is_read_as_it_was_written(config: dict[str, Any], tmp_path: Path) -> None:
