@@ -188,7 +188,7 @@ def test_a_sweep_that_was_cut_off_is_gone_on_with(
     assert "[4/4]" in capsys.readouterr().out
 
 
-def test_chains_are_handed_to_slurm_once(
+def test_chains_are_handed_to_slurm_once_and_a_report_asks_it_which_run(
     digits: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = {"4711_0": "RUNNING", "4711_1": "PENDING", "4711_2": "RUNNING", "4711_3": "FAILED"}
@@ -201,6 +201,14 @@ def test_chains_are_handed_to_slurm_once(
     assert "#SBATCH --array=0-3" in (programs / "submitted.sh").read_text()
     assert call(file, "--launcher", "slurm") == 0
     assert "3 chains of runs are with Slurm already, 1 were handed over now" in capsys.readouterr().out
+    for arm, seed in (("none", 1), ("random", 2)):  # in the order of jobs, the first and the last
+        chain.Outcome("running").write(run_folder(tmp_path, arm, seed))
+    (tmp_path / "out" / "runs" / "random" / "seed-2" / "job.json").write_text(json.dumps({"job": "4711_3"}))
+    assert call(file, "--report") == 0
+    assert (runs(tmp_path)["none 1"], runs(tmp_path)["random 2"]) == ("running", "waiting")
+    (programs / "sbatch").unlink()  # on a machine without Slurm nobody can tell
+    assert call(file, "--report") == 0
+    assert runs(tmp_path)["random 2"] == "running"
 
 
 def test_only_what_is_asked_for_is_run_and_an_arm_can_be_added(
