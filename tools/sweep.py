@@ -170,8 +170,7 @@ def run(session: Session, args: argparse.Namespace) -> int:
     record = session.record()
     record.write()
     left = [chain for chain in asked if not chain.is_done]
-    if left:
-        session.time(left)
+    session.time(left, asked)
     session.write_costs()
     jobs = min(args.jobs or default_jobs(), max(1, len(left)))
     try:

@@ -199,7 +199,7 @@ def _points(results: SweepResults, stage: str, split: str) -> dict[str, list[Poi
     base = results.baseline
     panels: dict[str, list[Point]] = {
         f"all of training, MACs, share of {base}": [],
-        f"inference, MACs, share of {base}": [],
+        f"inference as evaluated, MACs, share of {base}": [],
         f"a training step, time measured, share of {base}": [],
     }
     training, inference, time = panels.values()
@@ -210,7 +210,7 @@ def _points(results: SweepResults, stage: str, split: str) -> dict[str, list[Poi
         ranges = arm.costs.get("time_ratio_range") or [arm.cost("time_ratio")] * 2
         for points, cost, (low, high) in (
             (training, results.training_share(arm), (0.0, 0.0)),
-            (inference, arm.cost("inference_ratio"), (0.0, 0.0)),
+            (inference, results.inference_share(arm, stage, split), (0.0, 0.0)),
             (time, arm.cost("time_ratio"), ranges),
         ):
             if cost is not None:

@@ -17,6 +17,8 @@ from elip.lab.results import Arm, Estimate, RunResult, SweepResults
 REPORT, RUNS, SUMMARY = "report.md", "results.csv", "summary.csv"
 _PICTURES = ("png", "svg")
 _DASH = "-"
+_STEADY = 2.0
+"""Highest over lowest ratio of times, over rounds, up to which the median is worth a figure."""
 Row = dict[str, Any]
 
 
@@ -75,6 +77,7 @@ def _summary(results: SweepResults, stage: str, split: str) -> Iterable[Row]:
             **_compared("baseline", results, arm, results.baseline_arm, stage, split),
             **_compared("yardstick", results, arm, results.comparable(arm), stage, split),
             "training_share": results.training_share(arm),
+            "inference_share": results.inference_share(arm, stage, split),
             **{key: value for key, value in arm.costs.items() if key != "time_ratio_range"},
         }
 
@@ -217,7 +220,7 @@ def _with_ratio(arm: Arm, key: str, ratio: str, unit: float = 1.0) -> str:
 
 def _notes(results: SweepResults) -> list[str]:
     """Return what is to be known of the figures."""
-    notes = [*_on_intervals(results), *_on_weights(results)]
+    notes = [*_on_intervals(results), *_on_weights(results), *_on_inference(results), *_on_times(results)]
     if results.changed_files:
         notes.append(
             f"**Changed while the sweep went on: {_safe(', '.join(results.changed_files))}. Runs from before and after "
@@ -265,6 +268,33 @@ def _on_intervals(results: SweepResults) -> list[str]:
         "of 20 that are nothing, one is called better or worse by chance."
     )
     return notes
+
+
+def _on_inference(results: SweepResults) -> list[str]:
+    """Return which arms were evaluated with all tokens, though their inference is counted with fewer."""
+    kept = [
+        arm.name
+        for arm in results.arms
+        if any(results.inference_share(arm, *place) != arm.cost("inference_ratio") for place in results.tables)
+    ]
+    if not kept:
+        return []
+    return [
+        f"Inference is counted with whatever a reducer needs at hand. These evaluations kept all tokens, which "
+        f"costs as much as {results.baseline}, and so the picture has it: {', '.join(kept)}."
+    ]
+
+
+def _on_times(results: SweepResults) -> list[str]:
+    """Return a warning where rounds of timing differ so much that their median says little."""
+    ranges = [bounds for arm in results.arms if (bounds := arm.costs.get("time_ratio_range"))]
+    widest = max((high / low for low, high in ranges if low > 0), default=1.0)
+    if widest <= _STEADY:
+        return []
+    return [
+        f"**Times of steps say little: single rounds differ by up to {widest:.1f} times, as on a busy machine. "
+        "Remove times.json, and call the same command when nothing else runs.**"
+    ]
 
 
 def _on_weights(results: SweepResults) -> list[str]:

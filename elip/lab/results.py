@@ -1,7 +1,7 @@
 """What a sweep came to: its runs as their folders tell, and each arm's figures with intervals and differences."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -178,6 +178,17 @@ class SweepResults:
         ratio = arm.cost("train_ratio")
         return None if ratio is None or not mine or not base else ratio * mine / base
 
+    def inference_share(self, arm: Arm, stage: str, split: str) -> float | None:
+        """Return what an inference of an arm costs as it was evaluated, as a share of the baseline's.
+
+        It is as counted, unless evaluations kept all tokens, as they do under a reducer that lacks its text there.
+        """
+        counted, base = arm.cost("inference_ratio"), self.baseline_arm
+        both = [] if base is None else [self.done(one, stage, split).values() for one in (arm, base)]
+        if counted is not None and both and all(map(_kept_all, both)):
+            return 1.0
+        return counted
+
     @property
     def baseline_arm(self) -> Arm | None:
         """What all others are compared with."""
@@ -244,6 +255,12 @@ def _estimate(mine: Mapping[int, RunResult], theirs: Mapping[int, RunResult] | N
     if len(seeds) > 1:
         return Estimate(mean_over_seeds(values), "seeds", seeds)
     return Estimate(Interval(float(values.mean()), float("nan"), float("nan")), None, seeds)
+
+
+def _kept_all(runs: Collection[RunResult]) -> bool:
+    """Return whether it is known of runs that their evaluations kept all tokens."""
+    costs = [(run.outcome.eval_gmacs, run.outcome.eval_gmacs_dense) for run in runs if run.outcome is not None]
+    return bool(costs) and all(cost is not None and cost == dense for cost, dense in costs)
 
 
 def _table(runs: Sequence[RunResult]) -> np.ndarray | None:

@@ -104,9 +104,13 @@ class Session:
         arms = [arm for arm in self.arms if any(chain.arm == arm.name for chain in chains)]
         return [arm for arm in arms if self._times.find(arm.config, self.baseline.config, machine) is None]
 
-    def time(self, chains: Sequence[Chain]) -> None:
-        """Time a training step of each arm of chains that was not timed on this machine yet."""
-        for arm in self.not_timed(chains, machine_of(self.baseline.config)):
+    def time(self, left: Sequence[Chain], asked: Sequence[Chain]) -> None:
+        """Time a training step of each arm of chains that are left to do and was not timed on this machine yet.
+
+        Of the others that are asked for, those are timed that never were, or whose times were removed.
+        """
+        here, never = self.not_timed(left, machine_of(self.baseline.config)), self.not_timed(asked, None)
+        for arm in [arm for arm in self.arms if arm in here or arm in never]:
             self._tell(f"timing a training step of {arm.name}")
             times = time_beside(arm.config, self.baseline.config)
             self._times.keep(arm.config, self.baseline.config, times)

@@ -96,6 +96,27 @@ def test_a_difference_over_the_only_common_seed_is_said_to_be_one(tmp_path: Path
     assert "they do not cover other seeds" in report
 
 
+def test_arms_that_evaluations_kept_all_tokens_of_cost_what_the_baseline_costs(tmp_path: Path) -> None:
+    out = make_sweep(tmp_path, {"none": 68.0, "elip": 60.0, "tome": 60.0}, seeds=[1, 2])
+    for arm, gmacs in (("none", 2.0), ("elip", 2.0), ("tome", 1.0)):
+        for path in out.glob(f"runs/{arm}/seed-*/pretrain/eval/test/about.json"):
+            figures = {"vision_gmacs": gmacs, "vision_gmacs_dense": 2.0}
+            path.write_text(json.dumps({**json.loads(path.read_text()), **figures}))
+    assert "and so the picture has it: elip." in write_report(out).read_text()
+    _, elip, tome = rows_of(out / "summary.csv")
+    assert float(elip["inference_share"]) == 1.0 > float(elip["inference_ratio"])
+    assert tome["inference_share"] == tome["inference_ratio"]
+
+
+def test_times_of_a_busy_machine_are_told_to_say_little(tmp_path: Path) -> None:
+    out = make_sweep(tmp_path, {"none": 68.0, "tome": 60.0})
+    assert "Times of steps say little" not in write_report(out).read_text()
+    costs = json.loads((out / "costs.json").read_text())
+    costs["arms"]["tome"]["time_ratio_range"] = [0.3, 0.9]
+    (out / "costs.json").write_text(json.dumps(costs))
+    assert "**Times of steps say little: single rounds differ by up to 3.0 times" in write_report(out).read_text()
+
+
 def test_runs_that_were_made_from_other_files_than_the_rest_are_told(tmp_path: Path) -> None:
     out = make_sweep(tmp_path, {"none": 68.0, "tome": 60.0})
     record = json.loads((out / "sweep.json").read_text())

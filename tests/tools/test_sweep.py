@@ -264,6 +264,9 @@ def test_steps_are_timed_of_those_arms_only_that_are_run(
     said = capsys.readouterr().err
     assert "timing a training step of random" in said
     assert "timing a training step of none" not in said
+    (out / "times.json").unlink()
+    assert sweep.main([str(file), "--out", str(out), "--only", "random", "--seeds", "1"]) == 0  # nothing is left to run
+    assert capsys.readouterr().err.count("timing a training step of random") == 1
 
 
 def test_a_dry_run_lists_runs_and_costs_and_writes_nothing(
