@@ -172,11 +172,12 @@ def test_the_dense_encoder_is_wholly_true_to_itself(at_budgets: Fidelity) -> Non
 
 
 def test_what_cannot_be_measured_is_noted_and_the_others_go_on(at_budgets: Fidelity) -> None:
-    text, budget = sorted(at_budgets.notes)
+    text, budget, yardstick = sorted(at_budgets.notes)
     assert text.startswith("elip")
     assert "is left out: it needs a text" in text
     assert budget.startswith("pool begin=[2] is left out: a budget of")
     assert "out of reach" in budget
+    assert yardstick == "random drops at block 1 alone: its usual blocks cannot reach all budgets."
 
 
 def test_untrained_parameters_are_marked(at_budgets: Fidelity) -> None:
