@@ -14,7 +14,7 @@ from typing import Any
 from elip.efficiency.report import Table, as_markdown, as_text
 from elip.engine.results import IN_TRAINING
 from elip.errors import ConfigError, ElipError
-from elip.lab.outcomes import NOT_RECORDED, Outcome, RunFolder, common_split, names_of
+from elip.lab.report.outcomes import NOT_RECORDED, Outcome, RunFolder, common_split, names_of
 from tools.cli import STDOUT, user_errors, write
 from tools.scatter import draw
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from elip.errors import ConfigError
-from elip.lab.outcomes import Outcome
-from elip.lab.plots import FORMATS, mark, plain, rendered
+from elip.lab.report.outcomes import Outcome
+from elip.lab.report.plots import FORMATS, mark, plain, rendered
 from tools.cli import write
 
 Cost = Callable[[Outcome], float | None]

@@ -15,15 +15,15 @@ from elip.config.describe import keys_of
 from elip.efficiency.report import Table, as_text
 from elip.engine.run_lock import RunLock, is_held
 from elip.errors import ConfigError, ElipError
-from elip.lab.chain import OUTPUT, Chain, Outcome, Stage
-from elip.lab.planning import Arm
-from elip.lab.pool import default_jobs, run_all
-from elip.lab.records import SWEEP, SweepRecord
-from elip.lab.report import write_report
-from elip.lab.session import Session
-from elip.lab.slurm import JOBS, LOCAL, SLURM, Cluster
-from elip.lab.sweep_file import Sweep, SweepFile
-from elip.lab.timing import TimingJob
+from elip.lab.report.writer import write_report
+from elip.lab.sweep.chain import OUTPUT, Chain, Outcome, Stage
+from elip.lab.sweep.file import Sweep, SweepFile
+from elip.lab.sweep.planning import Arm
+from elip.lab.sweep.pool import default_jobs, run_all
+from elip.lab.sweep.records import SWEEP, SweepRecord
+from elip.lab.sweep.session import Session
+from elip.lab.sweep.slurm import JOBS, LOCAL, SLURM, Cluster
+from elip.lab.sweep.timing import TimingJob
 from tools.cli import user_errors
 
 EPILOG = """examples:

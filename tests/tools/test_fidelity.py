@@ -8,7 +8,7 @@ import pytest
 
 from elip.config import config_to_dict
 from elip.weights.files import write_weights
-from tests.lab.small_vit import ELIP, NAME, RANDOM, SIT, TOME, TOPK, class_folders, weights_file
+from tests.lab.fidelity.small_vit import ELIP, NAME, RANDOM, SIT, TOME, TOPK, class_folders, weights_file
 from tests.tasks.small import small_task
 from tools import fidelity
 

@@ -12,9 +12,9 @@ import pytest
 
 from elip.config import load_config
 from elip.engine.run_lock import RunLock
-from elip.lab import chain
-from elip.lab.report import write_report
-from elip.lab.sweep_file import (
+from elip.lab.report.writer import write_report
+from elip.lab.sweep import chain
+from elip.lab.sweep.file import (
     ArmSection,
     BudgetSection,
     EvaluateSection,
@@ -23,10 +23,10 @@ from elip.lab.sweep_file import (
     SweepFile,
 )
 from tests.conftest import PROJECT
-from tests.lab.fake_slurm import fake_slurm
-from tests.lab.forked import Forked, say_into, start
-from tests.lab.small_sweep import overrides_of
-from tests.lab.stand_ins import StandIns, calls
+from tests.lab.sweep.fake_slurm import fake_slurm
+from tests.lab.sweep.forked import Forked, say_into, start
+from tests.lab.sweep.small_sweep import overrides_of
+from tests.lab.sweep.stand_ins import StandIns, calls
 from tools import sweep, train
 
 ARMS = """arms:

@@ -1,0 +1,1 @@
+"""How true an encoder stays to itself under reducers, without training."""

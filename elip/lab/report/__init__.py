@@ -1,0 +1,1 @@
+"""What trained runs came to: results, intervals, pictures."""

@@ -1,0 +1,1 @@
+"""Trained comparisons: what to run, what it costs, and running it."""
