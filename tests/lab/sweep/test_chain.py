@@ -27,7 +27,9 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    return config_to_dict(load_config(PROJECT / "configs/demo/pretrain.yaml"))
+    """A config whose data are nowhere, also where the demo has made its own."""
+    nowhere = [f"data.{split}=[nowhere/{split}.json]" for split in ("train", "val", "test")]
+    return config_to_dict(load_config(PROJECT / "configs/demo/pretrain.yaml", nowhere))
 
 
 def test_each_stage_is_trained_from_the_first_one_and_evaluated(
