@@ -20,9 +20,10 @@ from elip.efficiency.costed import BASELINE
 from elip.efficiency.report import LEGEND, Table, as_markdown, as_text
 from elip.efficiency.resources import machine
 from elip.errors import ConfigError
+from elip.lab.drawing import format_of
 from elip.lab.fidelity.measure import YARDSTICK, Asked, Fidelity, Settings, measure
 from elip.lab.fidelity.picture_sets import PictureSet, pictures_of_folder, pictures_of_pairs
-from elip.lab.fidelity.plot import draw, format_of
+from elip.lab.fidelity.plot import draw
 from elip.lab.fidelity.subjects import RunSubject, Subject, VitSubject, at_root
 from elip.lab.fidelity.table import Record, tables, to_csv, to_records
 from elip.registry import REDUCERS, load_plugins

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from elip.errors import ConfigError
+from elip.lab.drawing import format_of, mark, plain, rendered
 from elip.lab.report.outcomes import Outcome
-from elip.lab.report.plots import FORMATS, mark, plain, rendered
 from tools.cli import write
 
 Cost = Callable[[Outcome], float | None]
@@ -37,9 +37,7 @@ def draw(outcomes: Mapping[str, Outcome], path: Path) -> list[str]:
         ConfigError: the ending is not known, or no cost is.
         ElipError: the file cannot be written.
     """
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise ConfigError(f"--plot: {path}: the name must end in .{', .'.join(FORMATS)}.")
+    kind = format_of(path)
     costs = {name: cost for name, cost in COSTS.items() if any(cost(one) is not None for one in outcomes.values())}
     if not costs:
         raise ConfigError("--plot: no run has recorded what an image costs; evaluate again with tools/evaluate.py RUN.")

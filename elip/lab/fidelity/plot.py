@@ -1,32 +1,14 @@
 """The picture of what was measured without training: each metric against the cost of an image, a line a reducer."""
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from elip.errors import ConfigError
+from elip.lab.drawing import GREY, mark, plain, rendered
 from elip.lab.fidelity.measure import YARDSTICK
 from elip.lab.fidelity.table import METRICS, Record
 
-FORMATS = ("png", "svg", "pdf")
-_MARKERS = "osD^v<>Ph*X"
 _COLUMNS = 3
 _PANEL, _LEGEND = (4.0, 3.6), 1.7  # inches: width and height; width
-_GREY = "0.45"
-_COLOURS = [f"C{index}" for index in range(10) if index != 7]  # which is a grey, too
-
-
-def format_of(path: Path) -> str:
-    """Return the format that the ending of a name tells.
-
-    Raises:
-        ConfigError: it is not known.
-    """
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise ConfigError(f"--plot: {path}: the name must end in .{', .'.join(FORMATS)}.")
-    return kind
 
 
 def draw(records: Sequence[Record], title: str, kind: str) -> bytes:
@@ -37,7 +19,7 @@ def draw(records: Sequence[Record], title: str, kind: str) -> bytes:
     Args:
         records: the dense encoder's first.
         title: above the panels.
-        kind: one of `FORMATS`.
+        kind: one of `elip.lab.drawing.FORMATS`.
     """
     # only who draws pays for the import; without pyplot, no display is looked for
     from matplotlib.figure import Figure
@@ -65,10 +47,8 @@ def draw(records: Sequence[Record], title: str, kind: str) -> bytes:
         panels[-1].legend(handles, labels, loc="center left", frameon=False)
     else:
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    figure.suptitle(_plain(title), fontsize="medium", x=0.01, ha="left")
-    picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=150)
-    return picture.getvalue()
+    figure.suptitle(plain(title), fontsize="medium", x=0.01, ha="left")
+    return rendered(figure, kind)
 
 
 def _level(records: Sequence[Record]) -> float:
@@ -81,19 +61,10 @@ def _line(record: Record) -> str:
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return how each reducer's line is drawn; colours go round before shapes."""
-    styles = {}
-    for index, name in enumerate(names):
-        shape = _MARKERS[(index + index // len(_COLOURS)) % len(_MARKERS)]
-        styles[name] = {
-            "color": _COLOURS[index % len(_COLOURS)],
-            "marker": shape,
-            "linewidth": 1.2,
-            "markersize": 5,
-            "zorder": 3,
-        }
+    """Return how each reducer's line is drawn."""
+    styles = {name: {**mark(index), "linewidth": 1.2, "markersize": 5, "zorder": 3} for index, name in enumerate(names)}
     if YARDSTICK in styles:
-        styles[YARDSTICK] = {"color": _GREY, "linestyle": "--", "marker": "o", "markersize": 3, "zorder": 2}
+        styles[YARDSTICK] = {"color": GREY, "linestyle": "--", "marker": "o", "markersize": 3, "zorder": 2}
     return styles
 
 
@@ -117,15 +88,10 @@ def _fill(
         costs = [record["gmacs"] for record in shown]
         mean, low, high = ([record["metrics"][name][key] for record in shown] for key in ("mean", "low", "high"))
         if line == YARDSTICK:
-            panel.fill_between(costs, low, high, color=_GREY, alpha=0.18, linewidth=0, zorder=1)
+            panel.fill_between(costs, low, high, color=GREY, alpha=0.18, linewidth=0, zorder=1)
         else:
             below, above = ([abs(m - e) for m, e in zip(mean, ends, strict=True)] for ends in (low, high))
             panel.errorbar(
                 costs, mean, yerr=[below, above], fmt="none", ecolor=styles[line]["color"], elinewidth=0.9, alpha=0.6
             )
-        panel.plot(costs, mean, label=_plain(line), **styles[line])
-
-
-def _plain(text: str) -> str:
-    """Return a text that matplotlib shows as it is, not as a formula."""
-    return text.replace("$", r"\$")
+        panel.plot(costs, mean, label=plain(line), **styles[line])

@@ -1,6 +1,5 @@
 """Pictures of a sweep: what arms reach against what they cost, and as they train."""
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -9,17 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from elip.lab.drawing import GREY, mark, plain, rendered
 from elip.lab.report.results import Arm, RunResult, SweepResults, curve
 from elip.lab.statistics import Interval
 
-FORMATS = ("png", "svg", "pdf")
-
-_MARKERS = "osD^v<>Ph*Xdp"
-_COLOURS = [f"C{index}" for index in range(10) if index != 7]  # without grey, which is the baseline's
 _PANEL = (5.2, 5.0)  # inches: width and height
 _SMALL = (3.0, 2.3)
 _COLUMNS = 4
-_GREY, _FRONT, _PALE = "0.45", "0.6", 0.35
+_FRONT, _PALE = "0.6", 0.35
 _FONT = 8.0  # points
 _LETTERS = 11  # of a title to the inch
 _RADII, _ANGLES = (6, 12, 20, 30, 42, 56, 72), 24
@@ -51,7 +47,7 @@ def trade_offs(results: SweepResults, stage: str, split: str, kinds: Sequence[st
     Args:
         results: of the sweep.
         stage, split: what to show.
-        kinds: some of `FORMATS`.
+        kinds: some of `elip.lab.drawing.FORMATS`.
     """
     panels = {axis: points for axis, points in _points(results, stage, split).items() if points}
     if not panels:
@@ -96,7 +92,7 @@ def curves(results: SweepResults, stage: str, split: str, kinds: Sequence[str]) 
         panel.set_axis_off()
     for arm, panel in zip(arms, panels.flat, strict=False):
         if base and base.figure == found[arm.name].figure and arm.name != results.baseline:
-            _draw_band(panel, base, _GREY, "--")
+            _draw_band(panel, base, GREY, "--")
         _draw_band(panel, found[arm.name], styles[arm.section]["color"], "-")
         panel.set_title(plain(arm.name), loc="left", fontsize="small")
         panel.grid(alpha=0.25)
@@ -135,7 +131,7 @@ def differences(results: SweepResults, stage: str, split: str, kinds: Sequence[s
     figure = Figure(figsize=(3.6 * len(panels) + 1.4, 0.24 * len(names) + 1.2), layout="constrained")
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for panel, (name, found) in zip(drawn, panels.items(), strict=True):
-        panel.axvline(0, color=_GREY, linewidth=1, zorder=1)
+        panel.axvline(0, color=GREY, linewidth=1, zorder=1)
         for arm, estimate in found.items():
             value = estimate.value
             low, high = _bounds(value)
@@ -163,25 +159,6 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
         not any(cost <= own and value >= mine and (cost, value) != (own, mine) for cost, value in points)
         for own, mine in points
     ]
-
-
-def plain(text: str) -> str:
-    """Return a text that matplotlib shows as it is, not as a formula."""
-    return text.replace("$", r"\$")
-
-
-def mark(index: int) -> dict[str, Any]:
-    """Return how one of many is drawn: colours go round before shapes."""
-    round_, colour = divmod(index, len(_COLOURS))
-    return {"color": _COLOURS[colour], "marker": _MARKERS[(colour + round_) % len(_MARKERS)]}
-
-
-def rendered(figure: Any, kind: str) -> bytes:
-    """Return a figure as a file of a format; the same figure gives the same bytes."""
-    picture = io.BytesIO()
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    figure.savefig(picture, format=kind, dpi=150, metadata=metadata)
-    return picture.getvalue()
 
 
 def _entitle(figure: Any, text: str) -> None:

@@ -11,8 +11,9 @@ from elip.config.schema import ReducerConfig
 from elip.efficiency.resources import Timing
 from elip.efficiency.vision_cost import BlockTrace, VisionCost
 from elip.errors import ConfigError
+from elip.lab.drawing import format_of
 from elip.lab.fidelity.measure import Arm, Fidelity, Measured
-from elip.lab.fidelity.plot import draw, format_of
+from elip.lab.fidelity.plot import draw
 from elip.lab.fidelity.table import Record, tables, to_csv, to_records
 from elip.reduction.reducer import NoReduction
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
+from elip.lab.drawing import mark
 from elip.lab.report import plots
-from elip.lab.report.plots import curves, differences, mark, pareto, trade_offs
+from elip.lab.report.plots import curves, differences, pareto, trade_offs
 from elip.lab.report.results import SweepResults
 from tests.lab.report.made_up_sweep import make_sweep
 
