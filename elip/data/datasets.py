@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from elip.data.annotations import Annotations
-from elip.data.images import ImageFolder
+from elip.data.images import ImageFolder, View
 from elip.data.tokenizer import PlacedText
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError, located
@@ -75,14 +75,23 @@ class PictureLoader:
     Args:
         open: the picture of a name, and of the field that names it; raises a DataError that names field and file.
         transform: from a picture to the encoder's input.
+        view: handed to `open` for what is to be transformed, where that is but a part; see `ImageFolder.open`.
     """
 
-    open: Callable[[str, str], Image.Image]
+    open: Callable[..., Image.Image]
     transform: Callable[[Image.Image], Tensor]
+    view: View | None = None
+
+    @classmethod
+    def augmenting(
+        cls, open_picture: Callable[..., Image.Image], transform: TrainTransform, rng: random.Random
+    ) -> "PictureLoader":
+        """Return the loader of a visit in training, whose pictures are changed by `transform` as `rng` decides."""
+        return cls(open_picture, partial(transform.finish, rng=rng), transform.view(rng))
 
     def load(self, name: str, field: str = "image") -> Tensor:
         """Return a picture, transformed: [3, S, S] float."""
-        return self.transform(self.open(name, field))
+        return self.transform(self.open(name, field, self.view) if self.view else self.open(name, field))
 
 
 MakeSample: TypeAlias = Callable[[ItemT, PictureLoader, random.Random], Sample]
@@ -141,7 +150,7 @@ class TrainDataset(Dataset[Sample], Generic[ItemT]):
         def attempt(number: int) -> Sample:
             rng = sample_rng(self.seed, epoch, index, number)  # a stand-in is drawn anew at each visit
             chosen = rng.randrange(len(self)) if number else index
-            pictures = PictureLoader(self.images.open, partial(self.transform, rng=rng))
+            pictures = PictureLoader.augmenting(self.images.open, self.transform, rng)
             with located(self.annotations.where(chosen)):
                 return {**self.make_sample(self.annotations[chosen], pictures, rng), "index": chosen}
 

@@ -37,7 +37,7 @@ from elip.data.datasets import (
 )
 from elip.data.encoding import decode_text
 from elip.data.fields import FieldCheck, refuse_repeated_keys
-from elip.data.images import ImageFolder
+from elip.data.images import ImageFolder, View
 from elip.data.opening import file_status, missing_file
 from elip.data.tar_samples import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, PassedOver, RawSample, read_shard
 from elip.data.tokenizer import PlacedText
@@ -326,7 +326,7 @@ class ShardStream(IterableDataset[Sample]):
         # Named by the sample, not by who reads it: its crop and caption do not depend on the number of readers.
         rng = sample_rng(self.seed, self._epoch, raw.shard.name, raw.key)
         with located(raw.where):
-            pictures = PictureLoader(lambda _name, _field: _open(raw, self.images), partial(self.transform, rng=rng))
+            pictures = PictureLoader.augmenting(partial(_open, raw, self.images), self.transform, rng)
             return self.make_sample(_item(raw), pictures, rng)
 
 
@@ -380,10 +380,10 @@ def _item(raw: RawSample) -> PairItem:
     return {"image": f"{raw.shard}/{raw.key}.{_picture(raw)}", "caption": _caption(raw)}
 
 
-def _open(raw: RawSample, images: ImageFolder) -> Image.Image:
+def _open(raw: RawSample, images: ImageFolder, _name: str, _field: str, view: View | None = None) -> Image.Image:
     extension = _picture(raw)
     with located(f"file .{extension}"):
-        return images.decode(io.BytesIO(raw.files[extension]))
+        return images.decode(io.BytesIO(raw.files[extension]), view)
 
 
 def _picture(raw: RawSample) -> str:

@@ -6,20 +6,17 @@ Sizes: H and W are the sides of a picture in pixels, S is the side of the encode
 import math
 import random
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeAlias
+from functools import cached_property, partial
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from elip.data.images import View
+from elip.data.pixels import Crop, levels, resize
 from elip.data.randaugment import rand_augment
 from elip.errors import ConfigError
-
-Crop: TypeAlias = tuple[int, int, int, int]
-"""Left, top, right and bottom edge of a part of a picture, pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Normalize:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return a picture [3, H, W] float, normalised."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, H, W] uint8
+        pixels = levels(image)[..., :3].permute(2, 0, 1)  # [3, H, W] uint8
         floats = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         mean, std = self._levels
         return floats.sub_(mean).div_(std)
@@ -85,6 +82,7 @@ class TrainTransform:
         flip: mirror half of the pictures. Switch off where texts name left and right.
         randaugment: apply `elip.data.randaugment`.
         normalize: the encoder's normalisation.
+        fast_decode: decode JPEG files no finer than the crop needs; see `elip.data.images.View`.
     """
 
     image_size: int
@@ -92,16 +90,23 @@ class TrainTransform:
     flip: bool = True
     randaugment: bool = True
     normalize: Normalize = CLIP
+    fast_decode: bool = False
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         """Return [3, S, S] float; the same for the same picture and state of `rng`, which it advances."""
-        crop = draw_crop(image.width, image.height, self.crop_scale, rng)
-        image = resize(image, self.image_size, crop)
+        return self.finish(self.view(rng).of(image), rng)
+
+    def view(self, rng: random.Random) -> View:
+        """Return the crop, which is drawn from `rng` when the size of the picture is known."""
+        return View(partial(draw_crop, scale=self.crop_scale, rng=rng), self.image_size, self.fast_decode)
+
+    def finish(self, square: Image.Image, rng: random.Random) -> Tensor:
+        """Return [3, S, S] float of what `view` shows of a picture."""
         if self.flip and rng.random() < 0.5:
-            image = ImageOps.mirror(image)
+            square = ImageOps.mirror(square)
         if self.randaugment:
-            image = rand_augment(image, rng)
-        return self.normalize(image)
+            square = rand_augment(square, rng)
+        return self.normalize(square)
 
 
 @dataclass(frozen=True)
@@ -137,18 +142,3 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], rng: random.R
     w, h = min(width, max(1, round(height * 4 / 3))), min(height, max(1, round(width * 4 / 3)))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
-
-
-def resize(image: Image.Image, size: int, crop: Crop | None = None) -> Image.Image:
-    """Return the picture, or a part of it, with sides of `size` pixels; bicubic, with antialiasing.
-
-    Equal to Pillow's own to about one of 255 levels and four times as fast.
-    """
-    left, top, right, bottom = crop or (0, 0, *image.size)
-    part = np.array(np.asarray(image)[top:bottom, left:right])  # Pillow's own crop has a limit of pixels
-    if part.shape[:2] == (size, size):
-        return Image.fromarray(part)
-    pixels = torch.from_numpy(part).unsqueeze(0)  # [1, H, W, 3] uint8
-    channels_first = pixels.permute(0, 3, 1, 2)  # a view: channels-last memory, which has a fast path
-    square = F.interpolate(channels_first, (size, size), mode="bicubic", antialias=True)
-    return Image.fromarray(square[0].permute(1, 2, 0).contiguous().numpy())

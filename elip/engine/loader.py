@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -160,6 +160,26 @@ class TrainLoader:
 
     def _read(self, **sampling: Any) -> Iterator[Batch]:
         return read_batches(self._dataset, self._collate, self.num_workers, self._device, **sampling)
+
+
+def samples_in_turn(dataset: Dataset, seed: int) -> Iterator[Any]:
+    """Yield samples of a training set one by one and without end, in an order of training, loaded by this process.
+
+    For who wants to know what a sample takes: nothing runs beside it, and no batch is made of them.
+
+    Args:
+        dataset: `Task.train_dataset()`, or a `TrainStream`.
+        seed: of the order; streams have their own.
+
+    Raises:
+        ElipError: from the data set.
+    """
+    if isinstance(dataset, TrainStream):
+        for epoch in count():
+            dataset.start(epoch)
+            yield from dataset  # type: ignore[misc]  # the protocol has `__iter__`
+    for (key,) in EpochOrder(len(dataset), 1, 1, seed):  # type: ignore[arg-type]  # it has a length
+        yield dataset[key]
 
 
 def usable_workers(most: int) -> int:

@@ -156,7 +156,9 @@ class VisionLanguageTask(Task[ConfigT]):
     def train_transform(self) -> TrainTransform:
         """Random crop, flip and colours, as `data:` says."""
         data, size = self.config.data, self.config.model.vision.image_size
-        return TrainTransform(size, data.crop_scale, data.flip, data.randaugment, self.normalize)
+        return TrainTransform(
+            size, data.crop_scale, data.flip, data.randaugment, self.normalize, fast_decode=data.fast_decode
+        )
 
     @property
     def eval_transform(self) -> EvalTransform:

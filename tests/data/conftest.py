@@ -8,6 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
+
+from elip.data.images import View
+from elip.data.transforms import TrainTransform
+
+
+class WholePicture(TrainTransform):
+    """A training transform that changes nothing: what evaluation sees."""
+
+    def view(self, rng: random.Random) -> View:
+        return View(lambda width, height: (0, 0, width, height), self.image_size)
+
+    def finish(self, square: Image.Image, rng: random.Random) -> Tensor:
+        return self.normalize(square)
 
 
 @pytest.fixture(autouse=True)

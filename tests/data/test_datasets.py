@@ -31,6 +31,7 @@ from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import DataError
 from elip.task.pairs import pair_sample, pair_texts, read_pair
 from tests.conftest import WriteJson
+from tests.data.conftest import WholePicture
 
 SIZE = 8
 MakeDataset = Callable[..., TrainDataset[PairItem]]
@@ -238,10 +239,20 @@ def test_images_are_those_that_the_items_name(write_json: WriteJson, image_root:
 
     items = [{"image": f"{i}.png", "caption": ""} for i in (5, 2)]
     annotations = load_annotations([write_json(items)], PairItem)
-    whole = EvalTransform(SIZE)
-    dataset = TrainDataset(annotations, picture, ImageFolder(image_root), lambda image, rng: whole(image), seed=0)  # type: ignore[arg-type]
+    dataset = TrainDataset(annotations, picture, ImageFolder(image_root), WholePicture(SIZE), seed=0)
     for index, name in enumerate(("5.png", "2.png")):
-        assert torch.equal(dataset[SampleKey(0, index)]["image"], whole(Image.open(image_root / name)))
+        assert torch.equal(dataset[SampleKey(0, index)]["image"], EvalTransform(SIZE)(Image.open(image_root / name)))
+
+
+def test_a_loader_opens_pictures_as_they_are_beside_loading_its_view_of_them(
+    write_json: WriteJson, image_root: Path
+) -> None:
+    def picture(item: PairItem, pictures: PictureLoader, _rng: random.Random) -> Sample:
+        return {"image": pictures.load(item["image"]), "size": pictures.open(item["image"], "image").size}
+
+    annotations = load_annotations([write_json([{"image": "5.png", "caption": ""}])], PairItem)
+    sample = TrainDataset(annotations, picture, ImageFolder(image_root), TrainTransform(SIZE), 0)[SampleKey(0, 0)]
+    assert (sample["image"].shape, sample["size"]) == ((3, SIZE, SIZE), (12, 10))
 
 
 def shown(example: str, pictures: PictureLoader) -> Sample:

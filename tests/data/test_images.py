@@ -4,15 +4,18 @@ import io
 import os
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from elip.config.schema import DataConfig
-from elip.data.images import ImageFolder
-from elip.data.transforms import EvalTransform, TrainTransform
+from elip.data.images import ImageFolder, View
+from elip.data.pixels import Crop
+from elip.data.transforms import EvalTransform, TrainTransform, draw_crop
 from elip.errors import DataError
 
 
@@ -157,3 +160,136 @@ def test_whatever_is_wrong_with_a_file_it_is_read_or_refused(file_format: str) -
             refused.append(error)
     assert len(refused) > 30
     assert all("\n" not in str(error) for error in refused)
+
+
+def scene(width: int, height: int) -> Image.Image:
+    """Return what a photograph has: slow changes of light, grain, and things with sharp edges."""
+    rng = np.random.default_rng(0)
+    light = Image.fromarray(rng.integers(40, 216, (5, 6, 3), dtype=np.uint8)).resize((width, height))
+    drawing = ImageDraw.Draw(light)
+    for _ in range(25):
+        x, y, w, h = (int(rng.uniform(0, side)) for side in (width, height, width / 5, height / 5))
+        drawing.ellipse((x, y, x + w, y + h), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    grainy = np.asarray(light) + rng.normal(0, 4, (height, width, 1))
+    return Image.fromarray(grainy.clip(0, 255).astype(np.uint8))
+
+
+def stored(image: Image.Image, file_format: str = "JPEG", orientation: int = 1, **options: Any) -> io.BytesIO:
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    image.save(file, file_format, exif=exif, **options)
+    return file
+
+
+def levels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def show(crop: Crop, size: int, fast: bool = False) -> View:
+    return View(lambda _width, _height: crop, size, fast)
+
+
+@pytest.mark.parametrize("orient", [True, False])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("mode", "file_format"), [("RGB", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGB", "TIFF")])
+def test_a_view_is_that_of_the_whole_picture(mode: str, file_format: str, orientation: int, orient: bool) -> None:
+    image = scene(50, 30)
+    if mode == "RGBA":
+        image.putalpha(image.getchannel(0))
+    file, folder = stored(image.convert(mode), file_format, orientation), ImageFolder(orient=orient)
+    sizes = []
+
+    def choose(width: int, height: int) -> Crop:
+        sizes.append((width, height))
+        return 3, 2, width - 10, height - 1
+
+    whole, view = folder.decode(file), View(choose, 16)
+    np.testing.assert_array_equal(levels(folder.decode(file, view)), levels(view.of(whole)))
+    assert sizes == [whole.size] * 2
+
+
+def test_levels_of_floats_are_told_from_the_whole_picture() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 1, 1, 200]], dtype=np.float32)).save(file, "TIFF")
+    assert levels(ImageFolder().decode(file, show((1, 0, 2, 1), 1)))[0, 0].tolist() == [1] * 3
+
+
+def drafted(file: io.BytesIO, size: int) -> Image.Image:
+    """Return a JPEG as libjpeg decodes it at a size it can."""
+    image = Image.open(file)
+    image.draft(None, (size, size))
+    assert image.size == (size, size)
+    return image
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_fast_decoding_takes_the_smallest_scale_that_the_crop_allows(scale: int) -> None:
+    size, side = 24, 24 * scale
+    file = stored(scene(side, side))
+    square = ImageFolder().decode(file, show((0, 0, side, side), size, fast=True))
+    np.testing.assert_array_equal(levels(square), levels(drafted(file, size)))
+
+
+def test_fast_decoding_of_a_crop_a_pixel_too_low_takes_the_next_scale() -> None:
+    file, folder = stored(scene(96, 96)), ImageFolder()
+    half = drafted(file, 48).resize((24, 24), Image.Resampling.BICUBIC, box=(0, 0, 48, 47.5))
+    np.testing.assert_array_equal(levels(folder.decode(file, show((0, 0, 96, 95), 24, fast=True))), levels(half))
+    exact, fast = (levels(folder.decode(file, show((0, 0, 96, 95), 48, fast))) for fast in (False, True))
+    np.testing.assert_array_equal(fast, exact)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("width", "height", "size"), [(640, 480, 64), (641, 483, 100), (1000, 750, 64)])
+def test_fast_decoding_changes_levels_by_little(width: int, height: int, size: int, mode: str) -> None:
+    file, rng = stored(scene(width, height).convert(mode)), random.Random(0)
+    apart = []
+    for _ in range(8):
+        crop = draw_crop(width, height, (0.3, 1.0), rng)
+        exact, fast = (levels(ImageFolder().decode(file, show(crop, size, fast))) for fast in (False, True))
+        apart.append(abs(fast - exact))
+    assert 0 < np.mean(apart) < 2
+    assert np.max(apart) < 64
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_fast_decoding_finds_the_crop_in_turned_pictures(orientation: int) -> None:
+    file = stored(scene(333, 247), orientation=orientation)  # no multiples of 8: the last pixel at scale 1/8 is a part
+    exact, fast = (levels(ImageFolder().decode(file, show((20, 10, 230, 225), 25, fast))) for fast in (False, True))
+    assert 0 < abs(exact - fast).mean() < 2.5
+
+
+def test_fast_decoding_is_of_jpeg_alone_and_of_those_with_several_pictures() -> None:
+    image, crop = scene(160, 120), (10, 20, 150, 110)
+    several = stored(image, "MPO", save_all=True, append_images=[image])
+    for file, same in ((stored(image, "PNG"), True), (several, False)):
+        exact, fast = (levels(ImageFolder().decode(file, show(crop, 20, fast))) for fast in (False, True))
+        assert np.array_equal(exact, fast) == same
+        assert abs(exact - fast).mean() < 2.5
+
+
+def test_fast_decoding_refuses_what_exact_decoding_refuses(jpeg: Path) -> None:
+    view = show((0, 0, 30, 40), 4, fast=True)
+    with pytest.raises(DataError, match=r"has 1,200 pixels \(30 x 40\), more than data\.max_image_pixels=1199"):
+        ImageFolder(max_pixels=1199).open(str(jpeg), view=view)
+    jpeg.write_bytes(jpeg.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"cat\.jpg: the image is cut short or damaged"):
+        ImageFolder().open(str(jpeg), view=view)
+
+
+def test_random_choices_are_the_same_under_fast_decoding() -> None:
+    file = stored(scene(400, 300))
+    for seed in range(20):
+        drawn = []
+        for fast in (False, True):
+            rng, transform = random.Random(seed), TrainTransform(32, fast_decode=fast)
+            crops: list[Crop] = []
+            view = transform.view(rng)
+            assert view.fast == fast
+
+            def choose(width: int, height: int, view: View = view, crops: list[Crop] = crops) -> Crop:
+                crops.append(view.choose(width, height))
+                return crops[-1]
+
+            transform.finish(ImageFolder().decode(file, replace(view, choose=choose)), rng)
+            drawn.append((crops, rng.getstate()))
+        assert drawn[0] == drawn[1]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from elip.data.images import ImageFolder
+from elip.data.pixels import levels, resize
 from elip.errors import DataError
 
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # level n of 8 bits is 257 n of 16
@@ -336,3 +337,22 @@ def test_an_orientation_that_is_none_turns_nothing(orientation: int) -> None:
 def test_a_picture_survives_broken_exif(file_format: str, exif: bytes) -> None:
     plain = through_file(Image.fromarray(CORNERS), file_format)
     np.testing.assert_array_equal(through_file(Image.fromarray(CORNERS), file_format, exif=exif), plain)
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(50, 40, 16), (20, 30, 64), (64, 64, 64), (2300, 2000, 9)])
+def test_resizing_is_pillows_bicubic_to_two_levels(width: int, height: int, size: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    expected = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=int)
+    assert abs(np.asarray(resize(image, size), dtype=int) - expected).max() <= 2
+
+
+def test_levels_of_a_picture_are_its_pixels_however_pillow_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    large = small.resize((2300, 2000), Image.Resampling.NEAREST)  # in several pieces of memory
+    for image in (small, large):
+        np.testing.assert_array_equal(levels(image)[..., :3].numpy(), np.asarray(image))
+    assert levels(small).shape[-1] == 4
+    resized = np.asarray(resize(small, 5))
+    monkeypatch.delattr(Image.Image, "__arrow_c_array__", raising=False)  # as before Pillow 11.2
+    np.testing.assert_array_equal(levels(small).numpy(), np.asarray(small))
+    np.testing.assert_array_equal(np.asarray(resize(small, 5)), resized)

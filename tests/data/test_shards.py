@@ -25,6 +25,7 @@ from elip.data.shards import ShardStream, are_shards, count_samples, find_shards
 from elip.data.transforms import EvalTransform, TrainTransform
 from elip.errors import ConfigError, DataError
 from elip.task.pairs import pair_sample, read_pair
+from tests.data.conftest import WholePicture
 
 Files = dict[str, bytes]
 BATCH = 2
@@ -85,11 +86,9 @@ def test_a_sample_holds_image_and_clean_caption(shards: list[Path]) -> None:
 
 
 def test_picture_and_caption_of_a_sample_belong_together(shards: list[Path]) -> None:
-    whole = EvalTransform(9)
-    stream = ShardStream(shards, PAIRS, ImageFolder(), lambda image, rng: whole(image), seed=0, batch_size=1)  # type: ignore[arg-type]
-    for sample in stream:
+    for sample in ShardStream(shards, PAIRS, ImageFolder(), WholePicture(9), seed=0, batch_size=1):
         number = int(sample["caption"].split()[1])
-        assert torch.equal(sample["image"], whole(Image.open(io.BytesIO(picture(number)))))
+        assert torch.equal(sample["image"], EvalTransform(9)(Image.open(io.BytesIO(picture(number)))))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -17,7 +17,6 @@ from elip.data.transforms import (
     TrainTransform,
     choose_normalize,
     draw_crop,
-    resize,
 )
 from elip.errors import ConfigError
 
@@ -60,13 +59,6 @@ def test_crops_have_the_areas_and_aspects_asked_for() -> None:
 def test_a_picture_too_narrow_for_any_crop_gives_its_middle() -> None:
     assert draw_crop(1000, 9, (0.9, 1.0), random.Random(0)) == (494, 0, 506, 9)
     assert draw_crop(9, 1000, (0.9, 1.0), random.Random(0)) == (0, 494, 9, 506)
-
-
-@pytest.mark.parametrize(("width", "height", "size"), [(50, 40, 16), (20, 30, 64), (64, 64, 64)])
-def test_resizing_is_pillows_bicubic_to_two_levels(width: int, height: int, size: int) -> None:
-    image = noise(width, height)
-    expected = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=int)
-    assert abs(np.asarray(resize(image, size), dtype=int) - expected).max() <= 2
 
 
 def test_normalising_takes_away_clips_mean_and_divides_by_its_deviation() -> None:

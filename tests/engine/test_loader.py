@@ -12,7 +12,7 @@ import torch
 
 from elip.data.datasets import SampleKey
 from elip.engine import loader
-from elip.engine.loader import EpochOrder, TrainLoader, TrainStream, read_batches, usable_workers
+from elip.engine.loader import EpochOrder, TrainLoader, TrainStream, read_batches, samples_in_turn, usable_workers
 from elip.errors import DataError
 from tests.engine.stub import Points, Stream, collate, stub_config
 
@@ -80,6 +80,17 @@ def test_a_stream_goes_on_in_mid_epoch(tmp_path: Path, num_workers: int) -> None
     config = stub_config(tmp_path, data={"num_workers": num_workers})
     batches = list(TrainLoader(Stream(20, 4), collate, config, CPU).batches(3, 9))
     assert indices(batches) == [*range(12, 20), *range(16)]
+
+
+def test_samples_come_one_by_one_in_an_order_of_training_without_end() -> None:
+    def order(dataset: Any, seed: int, number: int) -> list[int]:
+        return [sample["index"] for sample in islice(samples_in_turn(dataset, seed), number)]
+
+    one, other = order(Points(5), 0, 10), order(Points(5), 1, 10)
+    assert sorted(one[:5]) == sorted(one[5:]) == [*range(5)]
+    assert one[:5] != one[5:]
+    assert one != other
+    assert order(Stream(20, 4), 0, 22) == [*range(20), 0, 1]
 
 
 def test_a_stream_that_ends_too_soon_is_an_error(tmp_path: Path) -> None:

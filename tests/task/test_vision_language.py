@@ -22,6 +22,11 @@ def test_images_are_normalised_by_what_the_config_asks_for(tiny: list[str], sett
     assert torch.equal(shown.to_pixels(shown[0]["image"]), expected.to_pixels(shown[0]["image"]))
 
 
+def test_pictures_are_decoded_exactly_unless_the_config_says_otherwise(tiny: list[str]) -> None:
+    assert small_task("pretrain", tiny).train_transform.fast_decode is False
+    assert small_task("pretrain", [*tiny, "data.fast_decode=true"]).train_transform.fast_decode is True
+
+
 @pytest.mark.parametrize("name", ["pretrain", *FILES])
 def test_a_task_tells_its_vocabulary_and_the_files_it_reads_beside_those_of_the_data(
     name: str, digits: Path, tiny: list[str]
