@@ -22,18 +22,19 @@ MAY_IMPORT = {
 }
 """Packages of ours, by the package that uses them; for reducers see tests/test_reducer_imports.py."""
 
-LOW = {"errors", "mistakes", "registry", "distributed", "atomic", "rng", "undisturbed"}
+LOW = {"errors", "mistakes", "registry", "distributed", "atomic", "rng", "execution", "undisturbed"}
 MODELS = {"reduction", "hosts", "objectives", "models"}
 USES = {
     "errors": set(),
     "distributed": set(),
     "rng": set(),
+    "execution": set(),
     "atomic": {"errors"},
     "mistakes": {"errors"},
     "registry": {"errors"},
     "undisturbed": {"rng"},
-    "reduction": {"errors", "registry"},
-    "hosts": {"errors", "reduction"},
+    "reduction": {"errors", "execution", "registry"},
+    "hosts": {"errors", "execution", "reduction"},
     "objectives": LOW,
     "config": LOW,
     "data": {*LOW, "config"},
@@ -46,7 +47,12 @@ USES = {
     "testing": {*LOW, *MODELS, "config", "data", "weights", "task"},
     "front": {*LOW, *MODELS, "config", "data", "weights", "task", "efficiency"},
     "trained": {*LOW, *MODELS, "config", "data", "weights", "task"},
-    "lab": {*LOW, *MODELS, "config", "data", "weights", "task", "engine", "efficiency", "front", "trained"},
+    "benchmark": {*LOW, *MODELS, "config", "data", "weights", "task", "engine", "efficiency"},
+    "lab": {
+        *LOW,
+        *MODELS,
+        *("config", "data", "weights", "task", "engine", "efficiency", "front", "trained", "benchmark"),
+    },
 }
 """What each part of elip may use of the others, from the lowest part up: each uses only parts that stand above it."""
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from elip.config.options import BertOptions, Fits, VitOptions
+from elip.execution import Recompute
 
 Named = Annotated[str, Field(min_length=1)]
 """A name or path, which is not empty."""
@@ -188,9 +189,11 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass; fp16 comes with a gradient scaler."""
     clip_grad_norm: float | None = Field(None, gt=0)
-    checkpoint_activations: bool = False
-    """Recompute the encoders' activations in the backward pass: less memory, a third more time."""
+    recompute: Recompute = "none"
+    """What the encoders do not keep for the backward pass: `none`; `light`, results of LayerNorm and GELU, a fifth of
+    the memory at hardly any time; `full`, all but the inputs of blocks, at a third more time."""
     compile: bool = False
+    """Compile the blocks of the encoders (torch.compile), or the whole step of a task that is made of other things."""
     device: str = "auto"
     """`auto`: the CUDA device of this process if there is one, else the CPU."""
     seed: int = Field(42, ge=0, le=2**62)

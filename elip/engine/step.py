@@ -88,7 +88,7 @@ class StepRunner:
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._ddp = _wrap(task) if is_distributed() else None
         module = self._ddp or _TaskStep(task)
-        self._forward = torch.compile(module) if config.compile else module
+        self._forward = torch.compile(module) if config.compile and not task.compiles_parts else module
         self.scaler = run.grad_scaler()
 
     def step(self, batches: list[Batch], progress: Progress, advice: str) -> StepReport:
@@ -166,7 +166,7 @@ class StepRunner:
 
     def _forward_backward(self, batch: Batch, progress: Progress, share: float, tally: "_Tally") -> None:
         tally.skipped += batch.pop("skipped", [])
-        batch = to_device(batch, self._run.device)
+        batch = to_device(self._task.prepare(batch), self._run.device)
         with self._run.autocast():
             output: StepOutput = self._forward(batch, progress)
         self.scaler.scale(self._task.total_loss(output.losses) * share).backward()

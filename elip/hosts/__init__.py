@@ -20,8 +20,12 @@ __all__ = ["HOSTS", "HostClass", "host_class"]
 class HostClass(Protocol):
     """Makes the host of a ViT."""
 
-    def __call__(self, vit: nn.Module) -> Host:
-        """Return the host of a ViT, or of a module that has its parts under their names."""
+    def __call__(self, vit: nn.Module, *, light: bool = False) -> Host:
+        """Return the host of a ViT, or of a module that has its parts under their names.
+
+        Args:
+            light: keep no cheap results for the backward pass (`elip.execution`), where that can be.
+        """
         ...
 
     def reduced_class(self, vit: nn.Module) -> type[Reduced]:

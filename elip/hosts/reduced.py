@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from elip.execution import AT_ONCE, Execution
 from elip.reduction.guide import Guide, Text, Watch, text_of_cls
 from elip.reduction.reducer import TokenReducer
 from elip.reduction.walk import Host, VisionOutput, walk
@@ -57,7 +58,7 @@ class Reduced(nn.Module):
             guide,
             replace(watch, source=source or watch.source),
             training=self.training,
-            recompute=self.grad_checkpointing,
+            run=Execution("full") if self.grad_checkpointing and self.training else AT_ONCE,
         )
 
 

@@ -3,17 +3,18 @@
 Attention is fused (`scaled_dot_product_attention`) wherever a reducer's wishes allow it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NoReturn, cast
 
 import torch
-from timm.layers import Attention, PatchDropout, PatchEmbed
+from timm.layers import Attention, Mlp, PatchDropout, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elip.errors import ElipError
+from elip.execution import linear_of
 from elip.hosts.reduced import Reduced
 from elip.reduction.reducer import AttentionFacts, Needs, Wishes
 from elip.reduction.tokens import Tokens
@@ -28,19 +29,21 @@ class TimmBlock:
     # The halves call the block's parts in timm's order, so that not a bit differs from the block's own pass; the block
     # itself is never called, nor are hooks on it.
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, light: bool = False) -> None:
         self._block = block
+        self._light = light
         self._attn = cast(Attention, block.attn)
         self.num_heads: int = self._attn.num_heads
 
     def attention(self, x: Tensor, num_prefix: int, wishes: Wishes) -> tuple[Tensor, AttentionFacts]:
         block = self._block
-        out, facts = self_attention(self._attn, block.norm1(x), num_prefix, wishes)
+        out, facts = self_attention(self._attn, x, num_prefix, wishes, block.norm1, self._light)
         return x + block.drop_path1(block.ls1(out)), facts
 
     def mlp(self, x: Tensor) -> Tensor:
         block = self._block
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+        out = light_mlp(block.mlp, block.norm2, x) if self._light else block.mlp(block.norm2(x))
+        return x + block.drop_path2(block.ls2(out))
 
     def cls_row(self, x: Tensor, num_prefix: int) -> Tensor:
         return cls_attention_row(self._attn, self._block.norm1(x), num_prefix)
@@ -51,12 +54,13 @@ class TimmHost:
 
     Args:
         vit: checked before (`check`); cheap enough to be made for each pass.
+        light: keep no results of LayerNorm and GELU for the backward pass (`elip.execution`).
     """
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self, vit: nn.Module, *, light: bool = False) -> None:
         assert isinstance(vit, VisionTransformer)
         self._vit = vit
-        self.blocks: Sequence[BlockHalves] = [TimmBlock(cast(Block, block)) for block in vit.blocks]
+        self.blocks: Sequence[BlockHalves] = [TimmBlock(cast(Block, block), light) for block in vit.blocks]
         self.grid: tuple[int, int] = tuple(cast(PatchEmbed, vit.patch_embed).grid_size)
         self.width: int = vit.embed_dim
         self.num_prefix_tokens: int = vit.num_prefix_tokens
@@ -149,25 +153,33 @@ def _filled(embeds: Tensor, tokens: Tokens) -> Tensor:
     return torch.cat([embeds[:, : -tokens.num_tokens], torch.where(there, tokens.x, mean)], dim=1)
 
 
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
 def self_attention(
     attn: Attention,
     x: Tensor,
     num_prefix: int,
     wishes: Wishes = Wishes(),  # noqa: B008  # frozen
+    norm: Callable[[Tensor], Tensor] = _as_it_is,
+    light: bool = False,
 ) -> tuple[Tensor, AttentionFacts]:
     """Return the attention's output and what was asked for beside it.
 
     Args:
         attn: timm's module, whose parameters are used.
-        x: normalised tokens.
+        x: tokens.
         num_prefix: how many of them are prefix tokens.
         wishes: what else to compute, and how.
+        norm: of the tokens.
+        light: keep no normalised tokens for the backward pass.
 
     Shape:
         x: [B, P + N, D];  returns [B, P + N, D]
     """
     needs, bias, function = wishes.needs, wishes.bias, wishes.function
-    q, k, v = project_qkv(attn, x)
+    q, k, v = project_qkv(attn, x, norm, light)
     mask = None if bias is None else bias.to(q.dtype)[:, None, None]  # [B, 1, 1, P + N], one row for all queries
     # The output is fused, and facts are computed beside it from the same q, k and v: a row costs O(N). Only where the
     # whole matrix is asked for does the output come from it, so that gradients of the output reach it (Grad-CAM).
@@ -186,7 +198,7 @@ def self_attention(
         value_norms=v[:, :, num_prefix:].norm(dim=-1) if Needs.VALUE_NORMS in needs else None,
         matrix=matrix,
     )
-    return _project_out(attn, x, out.transpose(1, 2).flatten(2)), facts
+    return _project_out(attn, x, norm, out.transpose(1, 2).flatten(2)), facts
 
 
 def cls_attention_row(attn: Attention, x: Tensor, num_prefix: int) -> Tensor:
@@ -211,16 +223,30 @@ def softmax_attention(attn: Attention, q: Tensor, k: Tensor, mask: Tensor | None
     return (logits if mask is None else logits + mask).softmax(dim=-1)
 
 
-def project_qkv(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return query, key, value, each [B, heads, P + N, d]."""
-    qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+def light_mlp(mlp: nn.Module, norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return mlp(norm(x)), keeping no results of norm and activation for the backward pass.
+
+    MLPs of another kind than timm's plain one, and those with dropout inside, are run as they are.
+    """
+    dropout = mlp.drop1.p if isinstance(mlp, Mlp) and mlp.training else 0.0
+    if type(mlp) is not Mlp or dropout:
+        return mlp(norm(x))
+    return mlp.drop2(linear_of(mlp.fc2, lambda hidden: mlp.norm(mlp.act(hidden)), linear_of(mlp.fc1, norm, x)))
+
+
+def project_qkv(
+    attn: Attention, x: Tensor, norm: Callable[[Tensor], Tensor], light: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key, value of normalised tokens, each [B, heads, P + N, d]."""
+    qkv = linear_of(attn.qkv, norm, x) if light else attn.qkv(norm(x))
+    qkv = qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind(0)
     return attn.q_norm(q), attn.k_norm(k), v
 
 
-def _project_out(attn: Attention, x: Tensor, out: Tensor) -> Tensor:
+def _project_out(attn: Attention, x: Tensor, norm: Callable[[Tensor], Tensor], out: Tensor) -> Tensor:
     # norm and gate came to timm after 1.0; both are identities in the ViTs that older versions know.
-    norm, gate = getattr(attn, "norm", None), getattr(attn, "gate", None)
-    out = out if norm is None else norm(out)
-    out = out if gate is None else out * torch.sigmoid(gate(x))
+    norm_of_out, gate = getattr(attn, "norm", None), getattr(attn, "gate", None)
+    out = out if norm_of_out is None else norm_of_out(out)
+    out = out if gate is None else out * torch.sigmoid(gate(norm(x)))
     return attn.proj_drop(attn.proj(out))

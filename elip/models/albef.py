@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from elip.config.schema import ReducerConfig
 from elip.errors import ConfigError
+from elip.execution import Execution
 from elip.models.heads import LinearHead
 from elip.models.text import TextEncoder
 from elip.models.vision import VisionEncoder
@@ -47,10 +48,10 @@ class Albef(nn.Module):
         self.reducer = reducer
         self.eval_reducer = eval_reducer
 
-    def set_checkpoint_activations(self, enabled: bool) -> None:
-        """Choose whether training recomputes activations in the backward pass."""
-        self.visual_encoder.checkpoint_activations = enabled
-        self.text_encoder.checkpoint_activations = enabled
+    def set_execution(self, execution: Execution) -> None:
+        """Choose how training runs the blocks of both encoders."""
+        self.visual_encoder.execution = execution
+        self.text_encoder.execution = execution
 
     def encode_image(
         self, image: Tensor, guide: Guide | None = None, watch: Watch | None = None, *, reduce: bool = True

@@ -27,7 +27,7 @@ class PairTextEncoder(TextEncoder):
         self.bert_config = copy(encoder.bert_config)
         self.bert_config.num_hidden_layers += len(single)
         self.fusion_layer = encoder.fusion_layer
-        self.checkpoint_activations = encoder.checkpoint_activations
+        self.execution = encoder.execution
         self.embeddings = encoder.embeddings
         pairs = [layer for left in single for layer in (left, _right_of(left))]
         self.encoder = LayerStack([*encoder.encoder.layer[: encoder.fusion_layer], *pairs])  # type: ignore[list-item]

@@ -13,8 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
+
+from elip.execution import Execution, linear_of
 
 BERT_ACTIVATION = "gelu"
 """BERT's own, and the default."""
@@ -124,8 +125,10 @@ class Output(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+    def forward(self, x: Tensor, residual: Tensor, cheap: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return the end of a part; of cheap(x), where that is given, which the backward pass then makes again."""
+        dense = self.dense(x) if cheap is None else linear_of(self.dense, cheap, x)
+        return self.LayerNorm(self.dropout(dense) + residual)
 
 
 class Attention(nn.Module):
@@ -177,11 +180,19 @@ class Layer(nn.Module):
         source: KeyValue | None = None,
         source_mask: Tensor | None = None,
         causal: bool = False,
+        light: bool = False,
     ) -> Tensor:
-        """Return the texts [T, L, D] after this layer; `source` is what its cross-attention attends to."""
+        """Return the texts [T, L, D] after this layer.
+
+        Args:
+            source: what its cross-attention attends to.
+            light: keep no results of the activation for the backward pass.
+        """
         x = self.attention(x, None, mask, causal)
         if source is not None:
             x = self.crossattention(x, source, source_mask)
+        if light:
+            return self.output(self.intermediate.dense(x), x, self.intermediate.activation)
         return self.output(self.intermediate(x), x)
 
     def watched(self, x: Tensor, mask: Tensor, source: KeyValue, source_mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -221,7 +232,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.bert_config = config
         self.fusion_layer = fusion_layer
-        self.checkpoint_activations = False
+        self.execution = Execution()
         self.embeddings = Embeddings(config)
         self.encoder = LayerStack(
             [
@@ -303,10 +314,12 @@ class TextEncoder(nn.Module):
             raise ValueError(f"layer {layer} is no fusion layer; those are {self.fusion_layer} to {last}")
         return text, attention
 
-    def _run(self, layer: Callable[..., Any], *args: Any) -> Tensor:
-        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-            return checkpoint(layer, *args, use_reentrant=False)
-        return layer(*args)
+    def _run(
+        self, layer: Layer, x: Tensor, mask: Tensor, source: KeyValue | None = None, source_mask: Tensor | None = None
+    ) -> Tensor:
+        if not self.training:
+            return layer(x, mask, source, source_mask)
+        return self.execution(layer, x, mask, source, source_mask, False, self.execution.light)
 
 
 class MLMHead(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError, did_you_mean
+from elip.execution import AT_ONCE, Execution
 from elip.hosts import host_class
 from elip.hosts.sharing import REGISTERS, shared
 from elip.reduction.encoder import EncoderInfo
@@ -62,13 +63,13 @@ class VisionEncoder(nn.Module):
             self.__dict__[register] = vit.__dict__[register]
         self.__dict__["_vit"] = vit
         self.normalization: Normalization | None = normalization_of(vit)
-        self.checkpoint_activations = False
+        self.execution = Execution()
         self.look_ahead = LookAhead()
 
     @property
     def host(self) -> Host:
         """This encoder as the walk over its blocks sees it."""
-        return self._host_of(self._vit)
+        return self._host_of(self._vit, light=self.execution.light and self.training)
 
     @property
     def depth(self) -> int:
@@ -130,7 +131,7 @@ class VisionEncoder(nn.Module):
             guide,
             watch,
             training=self.training,
-            recompute=self.checkpoint_activations,
+            run=self.execution if self.training else AT_ONCE,
             look_ahead=self.look_ahead,
         )
 

@@ -13,9 +13,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from elip.errors import ElipError
+from elip.execution import AT_ONCE
 from elip.reduction.encoder import EncoderInfo
 from elip.reduction.guide import Guide, Teacher, TeacherNeeds, Watch
 from elip.reduction.reducer import (
@@ -195,9 +195,10 @@ class LookAhead(nn.Module):
 class _BlocksAhead(Blocks):
     """The blocks of a host, as a reducer that looks ahead may use them."""
 
-    def __init__(self, host: Host, look_ahead: Run) -> None:
+    def __init__(self, host: Host, look_ahead: Run, run: Run) -> None:
         self._host = host
         self._look_ahead = look_ahead
+        self._half = run
 
     def run(self, block: int, x: Tensor) -> Tensor:
         return self._look_ahead(self._run, block, x, Wishes())[0]
@@ -212,17 +213,8 @@ class _BlocksAhead(Blocks):
 
     def _run(self, block: int, x: Tensor, wishes: Wishes) -> tuple[Tensor, AttentionFacts]:
         halves = self._host.blocks[block]
-        x, facts = halves.attention(x, self._host.num_prefix_tokens, wishes)
-        return halves.mlp(x), facts
-
-
-def _at_once(function: Callable[..., Any], *args: Any) -> Any:
-    return function(*args)
-
-
-def _recomputed(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a half of a block so that the backward pass computes its activations again, instead of keeping them."""
-    return checkpoint(function, *args, use_reentrant=False)
+        x, facts = self._half(halves.attention, x, self._host.num_prefix_tokens, wishes)
+        return self._half(halves.mlp, x), facts
 
 
 def walk(
@@ -233,8 +225,8 @@ def walk(
     watch: Watch | None = None,
     *,
     training: bool = False,
-    recompute: bool = False,
-    look_ahead: Run = _at_once,
+    run: Run = AT_ONCE,
+    look_ahead: Run = AT_ONCE,
 ) -> VisionOutput:
     """Return the image's tokens, reduced on the way.
 
@@ -246,7 +238,7 @@ def walk(
         guide: what may decide which patches to keep.
         watch: what to give back beside the tokens.
         training: whether the pass is one of training.
-        recompute: compute activations again in the backward pass of a training, which saves memory.
+        run: calls the halves of blocks; see `elip.execution`.
         look_ahead: calls what reducers run ahead; an encoder's `LookAhead`, so that it can be told apart.
 
     Raises:
@@ -260,9 +252,7 @@ def walk(
     if watch.mixed_rows and guide.text is None:
         raise ElipError("attention of CLS mixed with a text is asked for, and this pass encodes images alone.")
     reducer = _usable(reducer, guide)
-    context = ReductionContext(_BlocksAhead(host, look_ahead), training, guide)
-    # Reducers run outside: they keep state and may draw random numbers, which a second call would not find as it was.
-    run = _recomputed if recompute and training and torch.is_grad_enabled() else _at_once
+    context = ReductionContext(_BlocksAhead(host, look_ahead, run), training, guide)
     state = _Pass(host, reducer, context, watch, run)
     x = host.embed(image)
     tokens = Tokens.start(x[:, host.num_prefix_tokens :], host.grid, watch.source)

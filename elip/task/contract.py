@@ -158,6 +158,8 @@ class Task(nn.Module, Generic[ConfigT]):
     """Whether some steps reach only a part of the trained parameters. Several processes then look for the others in
     each step (DDP's `find_unused_parameters`), which costs a little; without it, they cannot train such a task."""
 
+    compiles_parts: ClassVar[bool] = False
+    """Whether the task itself sees to `train.compile`, part by part; else the engine compiles its step as a whole."""
     expected_leftovers: ClassVar[Sequence[str]] = ()
     """Names, or beginnings of names, of what checkpoints of other tasks hold that this task may have no place for.
     To start from such a checkpoint they are passed over; anything else without a place is an error."""
@@ -229,8 +231,16 @@ class Task(nn.Module, Generic[ConfigT]):
         """Update state that follows the parameters (momentum copies). Called once per optimiser step, before its
         forward passes; never in evaluation."""
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Return a batch with what is to be known of it before it is on the device; by default as it is.
+
+        Called on the CPU right before `training_step`, with the random numbers of that step. What follows from values
+        of the batch, such as how many words are masked, belongs here: a step that asked the device would wait for it.
+        """
+        return batch
+
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
-        """Return the named losses of one batch."""
+        """Return the named losses of one batch. It never asks the device for a value, which would make it wait."""
         raise NotImplementedError
 
     def loss_names(self) -> Sequence[str]:

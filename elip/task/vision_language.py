@@ -18,6 +18,7 @@ from elip.data.shards import ShardStream, are_shards, find_shards, refuse_shards
 from elip.data.tokenizer import HoldsTexts, Tokenizer, count_known
 from elip.data.transforms import EvalTransform, Normalize, TrainTransform, choose_normalize
 from elip.errors import ConfigError, shorten
+from elip.execution import Execution
 from elip.models.albef import Albef
 from elip.models.text import MLMHead
 from elip.objectives.distillation import alpha_at
@@ -49,6 +50,11 @@ class MomentumConfig(TaskConfig):
     momentum: float = Field(0.995, ge=0, le=1)
     """Decay of the momentum copies per optimiser step."""
 
+    @property
+    def distils(self) -> bool:
+        """Whether any step learns from the momentum model's soft targets."""
+        return self.alpha > 0
+
     def alpha_now(self, progress: Progress) -> float:
         """Return alpha in a step."""
         return alpha_at(progress.epochs, self.alpha, self.alpha_warmup)
@@ -59,6 +65,10 @@ class DistilledConfig(MomentumConfig):
 
     distill: bool = True
     """Learn from the momentum model's soft targets too."""
+
+    @property
+    def distils(self) -> bool:
+        return self.distill and super().distils
 
     def alpha_now(self, progress: Progress) -> float:
         """Return alpha in a step, 0 without distillation."""
@@ -71,6 +81,7 @@ class VisionLanguageTask(Task[ConfigT]):
     expected_leftovers: ClassVar[Sequence[str]] = PRETRAINING_ONLY
     length_keys: ClassVar[Sequence[str]] = ("text_length", "eval_text_length")
     """Keys of the task's config, where it has them, that tell how many tokens a text has."""
+    compiles_parts = True
     trains_on_pairs: ClassVar[bool] = False
     """Whether pairs of picture and caption are all that is trained on, so that tar shards may hold them."""
     model: Any
@@ -93,7 +104,7 @@ class VisionLanguageTask(Task[ConfigT]):
         albef = create_albef(
             config.model, config.reducer, config.eval.reducer, projections=projections, mlm_head=mlm_head
         )
-        albef.set_checkpoint_activations(config.train.checkpoint_activations)
+        albef.set_execution(Execution(config.train.recompute, config.train.compile))
         if albef.reducer is not None:
             _check_evaluation_has_all(config, albef.reducer)
             if config.reducer.until is not None and any(p.requires_grad for p in albef.reducer.parameters()):

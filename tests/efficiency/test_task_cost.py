@@ -151,10 +151,11 @@ def test_parameters_are_those_trained_and_momentum_copies_apart(dense: TaskCost)
     assert dense.momentum_parameters == trained - heads
 
 
-def test_checkpointed_activations_are_not_kept(dense: TaskCost) -> None:
-    cost = task_cost(make_task(train={"checkpoint_activations": True}))
+@pytest.mark.parametrize(("recompute", "share"), [("light", 0.9), ("full", 0.7)])
+def test_what_is_recomputed_is_not_kept(dense: TaskCost, recompute: str, share: float) -> None:
+    cost = task_cost(make_task(train={"recompute": recompute}))
     assert cost.train_forward == dense.train_forward
-    assert cost.saved_bytes < 0.7 * dense.saved_bytes
+    assert cost.saved_bytes < share * dense.saved_bytes
 
 
 def test_the_task_is_left_as_it_was() -> None:

@@ -9,6 +9,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from elip.config.schema import TextConfig
 from elip.errors import ConfigError
+from elip.execution import Execution
 from elip.models.text import MLMHead, TextEncoder
 from elip.weights.bert import bert_config, load_bert
 
@@ -140,12 +141,13 @@ def test_images_are_projected_once_per_fusion_layer_however_many_texts(
     assert rows == [3, 3]
 
 
-def test_recomputed_activations_give_the_same_gradients(
-    encoder: TextEncoder, ids: Tensor, mask: Tensor, images: Tensor
+@pytest.mark.parametrize("other", [Execution("light"), Execution("full"), Execution("light", compiled=True)], ids=str)
+def test_what_is_recomputed_or_compiled_gives_the_same_gradients(
+    encoder: TextEncoder, ids: Tensor, mask: Tensor, images: Tensor, other: Execution, eager_compiler: None
 ) -> None:
     gradients = []
-    for checkpointed in (False, True):
-        encoder.checkpoint_activations = checkpointed
+    for execution in (Execution(), other):
+        encoder.execution = execution
         encoder.train()
         encoder.zero_grad()
         torch.manual_seed(5)  # dropout is on

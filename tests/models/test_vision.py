@@ -8,6 +8,7 @@ from torch import Tensor
 
 from elip.config.schema import VisionConfig
 from elip.errors import ConfigError, ElipError
+from elip.execution import Execution
 from elip.models.vision import VisionEncoder, create_vit
 from elip.reduction.encoder import EncoderInfo
 from elip.reduction.guide import Guide, Watch, text_of_cls
@@ -268,17 +269,20 @@ def test_from_the_end_of_its_reduction_on_all_tokens_are_kept(
             encoder(image, reducer, Guide(progress=progress))
 
 
-def test_recomputed_activations_give_the_same_gradients(encoder: VisionEncoder, image: Tensor) -> None:
+@pytest.mark.parametrize("other", [Execution("light"), Execution("full"), Execution("light", compiled=True)], ids=str)
+def test_what_is_recomputed_or_compiled_gives_the_same_gradients(
+    encoder: VisionEncoder, image: Tensor, other: Execution, eager_compiler: None
+) -> None:
     encoder.train()
     gradients = []
-    for checkpointed in (False, True):
-        encoder.checkpoint_activations = checkpointed
+    for execution in (Execution(), other):
+        encoder.execution = execution
         encoder.zero_grad()
         encoder(image, Dropping()).embeds.square().mean().backward()
         gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
     assert len(gradients[0]) > 10
     for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, recomputed)
+        torch.testing.assert_close(plain, recomputed, atol=0, rtol=0)
 
 
 def test_blocks_protocol_is_what_the_context_offers(encoder: VisionEncoder, image: Tensor) -> None:

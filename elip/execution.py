@@ -1,0 +1,127 @@
+"""How the blocks of encoders are run: compiled or not, and what of them a backward pass computes again."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+Recompute = Literal["none", "light", "full"]
+"""`none` keeps all that the backward pass needs. `light` keeps no results of LayerNorm and GELU, which cost next to
+nothing. `full` keeps the inputs of blocks alone (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016)."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Calls parts of an encoder in training.
+
+    What lies between them, reducers above all, is called as it is: it may keep state and draw random numbers, which a
+    second call would not find as it was, and may do what no compiler can follow.
+
+    Args:
+        recompute: what the backward pass computes again.
+        compiled: compile parts. Blocks that are alike share what is compiled, for whatever number of tokens, so that
+            it takes seconds, where a whole model would take minutes.
+    """
+
+    recompute: Recompute = "none"
+    compiled: bool = False
+
+    @property
+    def light(self) -> bool:
+        """Whether parts are to call `linear_of` where they can."""
+        return self.recompute == "light"
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return what a method, or a module, gives for tensors."""
+        run = partial(_run_compiled, function) if self.compiled else function
+        if self.recompute == "full" and torch.is_grad_enabled():
+            return checkpoint(run, *args, use_reentrant=False)
+        return run(*args)
+
+
+AT_ONCE = Execution()
+"""Each part is called as it is, and all is kept."""
+
+
+def _run_compiled(method: Any, *args: Any) -> Any:
+    owner, function = (
+        (method, type(method).forward) if isinstance(method, nn.Module) else (method.__self__, method.__func__)
+    )
+    return _compiled(function)(owner, *args)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the compiled function of a class, in which objects of that class share what they can."""
+    return torch.compile(function, dynamic=True)
+
+
+class _Again(NamedTuple):
+    """A view of what is not kept."""
+
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+_watcher: ContextVar[Callable[[Tensor], object] | None] = ContextVar("watcher", default=None)
+
+
+def linear_of(linear: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return linear(cheap(x)), bit for bit; cheap(x) is made again for the backward pass, not kept until then.
+
+    A graph that is compiled is as without this function: the compiler itself makes again what is cheap.
+
+    Args:
+        linear: whose gradient needs its input.
+        cheap: draws nothing, and keeps x for its own gradient, so that nothing is gained by giving x up.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return linear(cheap(x))
+    kind = x.device.type
+    autocast, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    watch = _watcher.get()
+
+    def make(x: Tensor) -> Tensor:
+        # in the precision in which the linear layer takes it: what autocast would make of it is a copy that is kept
+        made = cheap(x)
+        return made.to(dtype) if autocast else made
+
+    made = make(x)
+    own, detached = made.untyped_storage()._cdata, x.detach()
+
+    def pack(tensor: Tensor) -> Tensor | _Again:
+        if tensor.untyped_storage()._cdata == own:
+            return _Again(tensor.size(), tensor.stride(), tensor.storage_offset())
+        if watch is not None:
+            watch(tensor)
+        return tensor
+
+    def unpack(kept: Tensor | _Again) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.no_grad(), torch.autocast(kind, dtype, enabled=autocast, cache_enabled=False):
+            return make(detached).as_strided(*kept)
+
+    with saved_tensors_hooks(pack, unpack):
+        return linear(made)
+
+
+@contextmanager
+def watching(watch: Callable[[Tensor], object]) -> Iterator[None]:
+    """Return a context in which `watch` is shown what is kept inside of `linear_of`.
+
+    Hooks on saved tensors that are set around it are not asked there.
+    """
+    token = _watcher.set(watch)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
