@@ -12,7 +12,7 @@ from elip.data.datasets import TrainDataset
 from elip.data.shards import PairItem, ShardStream
 from elip.models.contrastive import MomentumFeatures
 from elip.models.text import MLMHead
-from elip.objectives.itc import itc_loss, one_hot_targets, soft_targets
+from elip.objectives.itc import Similarities, itc_loss, one_hot_targets, soft_targets
 from elip.objectives.itm import draw_lots, itm_loss
 from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
 from elip.reduction.guide import Guide, Text
@@ -61,21 +61,26 @@ class Pretrain(AlignmentTask[PretrainConfig]):
     def train_dataset(self) -> TrainDataset[PairItem] | ShardStream:
         return self.pair_set(PairItem, read_pair)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch with its words masked, and with the places to predict, `mlm_places` [M] among all B * L."""
+        masked = self._masked(batch)
+        places = (masked.labels.flatten() != IGNORE).nonzero().flatten()
+        return {**batch, "masked_ids": masked.ids, "mlm_labels": masked.labels, "mlm_places": places}
+
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
-        image, ids, mask = batch["image"], batch["ids"], batch["mask"]
+        batch = batch if "mlm_places" in batch else self.prepare(batch)
+        image, ids, mask, places = batch["image"], batch["ids"], batch["mask"], batch["mlm_places"]
         model, encoder = self.model, self.model.albef.text_encoder
-        alpha = self.settings.alpha_now(progress)
-        masked, lots = self._masked(batch), draw_lots(len(image), image.device)
+        alpha, lots = self.settings.alpha_now(progress), draw_lots(len(image), image.device)
         # Clean and masked captions go through the text layers as one batch.
-        both, both_mask = torch.cat([ids, masked.ids]), torch.cat([mask, mask])
-        keys, soft_words = self._momentum_pass(image, both, both_mask, masked.labels, progress.fraction)
+        both, both_mask = torch.cat([ids, batch["masked_ids"]]), torch.cat([mask, mask])
+        keys, soft_words = self._momentum_pass(image, both, both_mask, places, progress.fraction)
         text, masked_text = encoder.encode(both, both_mask).chunk(2)
         vision = model.albef.encode_image(image, model.guide(keys, Text(text, mask), progress.fraction))
 
         image_feat, text_feat = model.albef.image_feat(vision.embeds), model.albef.text_feat(text)
         sim = model.contrast(image_feat, text_feat, keys)
-        with torch.no_grad():
-            targets = [soft_targets(one_hot_targets(s), s, alpha) for s in model.teacher_contrast(keys)]
+        targets = self._targets(sim, keys, alpha)
         negatives = self.negatives_of(batch) or model.draw_negatives(sim, lots=lots)
         image_kv = encoder.project(vision.embeds, vision.mask)
         matching = model.match(text, mask, image_kv, negatives, masked=(masked_text, mask))
@@ -83,7 +88,7 @@ class Pretrain(AlignmentTask[PretrainConfig]):
             "loss_itc": itc_loss(sim, *targets),
             "loss_itm": itm_loss(matching.positive, matching.negative, negatives.valid),
             "loss_mlm": mlm_loss(
-                self._words(matching.masked, masked.labels), _predicted(masked.labels), soft_words, alpha
+                self._words(matching.masked, places), batch["mlm_labels"].flatten()[places], soft_words, alpha
             ),
             **vision.losses,
         }
@@ -134,26 +139,30 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         )
 
     @torch.no_grad()
+    def _targets(self, sim: Similarities, keys: MomentumFeatures, alpha: float) -> list[Tensor]:
+        """Return what the similarities of images, and of texts, should be: [B, B + Q] each."""
+        if not self.settings.distils:
+            return [one_hot_targets(s) for s in sim]
+        return [soft_targets(one_hot_targets(s), s, alpha) for s in self.model.teacher_contrast(keys)]
+
+    @torch.no_grad()
     def _momentum_pass(
-        self, image: Tensor, both: Tensor, both_mask: Tensor, labels: Tensor, progress: float
-    ) -> tuple[MomentumFeatures, Tensor]:
-        """Return the twin's features and its logits at the masked places [M, vocabulary]."""
+        self, image: Tensor, both: Tensor, both_mask: Tensor, places: Tensor, progress: float
+    ) -> tuple[MomentumFeatures, Tensor | None]:
+        """Return the twin's features and, if it is learnt from, its logits at the masked places [M, vocabulary]."""
         teacher, head = self.model.teacher, self.model.momentum["mlm_head"]
         text, masked_text = teacher.text_encoder.encode(both, both_mask).chunk(2)
         keys = self.model.momentum_features(
             image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum, progress=progress
         )
+        if not self.settings.distils:
+            return keys, None
         image_kv = teacher.text_encoder.project(keys.vision.embeds, keys.vision.mask)
         fused = teacher.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
-        return keys, head(fused[labels != IGNORE], teacher.text_encoder.embeddings.word_embeddings.weight)
+        return keys, head(fused.flatten(0, 1)[places], teacher.text_encoder.embeddings.word_embeddings.weight)
 
-    def _words(self, fused: Tensor, labels: Tensor) -> Tensor:
+    def _words(self, fused: Tensor, places: Tensor) -> Tensor:
         """Return vocabulary logits at the places to predict, [M, vocabulary]."""
         # masked places only, about one in seven: the vocabulary is by far the widest layer
         embeddings = self.model.albef.text_encoder.embeddings.word_embeddings.weight
-        return self.model.get_submodule("mlm_head")(fused[labels != IGNORE], embeddings)
-
-
-def _predicted(labels: Tensor) -> Tensor:
-    """The words at the places to predict: [B, L] to [M]."""
-    return labels[labels != IGNORE]
+        return self.model.get_submodule("mlm_head")(fused.flatten(0, 1)[places], embeddings)

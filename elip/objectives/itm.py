@@ -64,6 +64,17 @@ def sample_negatives(
     )
 
 
+def warn_of_one_image(image_id: Tensor) -> None:
+    """Log, once, that a batch is of one image throughout, so that none of its rows has a negative.
+
+    Args:
+        image_id: [B], on the CPU.
+    """
+    if "negatives" not in _warned and bool((image_id == image_id[0]).all()):
+        _warned.add("negatives")
+        logger.warning("a batch is of one image throughout and has no negatives: its rows are left out of ITM")
+
+
 def chance_of_negatives(similarity: Tensor, same: Tensor | None = None) -> Tensor:
     """Return for each row how likely each other one is to be drawn, [B, B], not normalised; 0 for what is no negative.
 
@@ -87,7 +98,7 @@ def _itself(similarity: Tensor) -> Tensor:
 def itm_loss(positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:
     """Return the cross-entropy of matching logits, label 1 for aligned pairs, 0 for negatives.
 
-    Rows without a valid negative count nowhere; a warning is logged once.
+    Rows without a valid negative count nowhere.
 
     Args:
         positive: logits of the aligned pairs, [B, 2].
@@ -99,7 +110,4 @@ def itm_loss(positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:
     # weighed with 0 rather than left out: picking rows would wait for the device and change shapes from step to step
     weight = valid.repeat(3).to(logits.dtype)
     losses = F.cross_entropy(logits, labels, reduction="none") * weight
-    if "negatives" not in _warned and not bool(valid.all()):
-        _warned.add("negatives")
-        logger.warning("some rows have no negative in their batch (same image throughout): they are left out of ITM")
     return losses.sum() / weight.sum().clamp_min(1)

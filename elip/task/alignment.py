@@ -18,7 +18,7 @@ from elip.data.shards import ShardStream
 from elip.errors import ConfigError
 from elip.models.contrastive import MAX_TEMP, MIN_TEMP, AlignmentModel, MomentumFeatures
 from elip.objectives.itc import itc_loss, same_image_targets, soft_targets
-from elip.objectives.itm import Negatives, draw_lots, itm_loss
+from elip.objectives.itm import Negatives, draw_lots, itm_loss, warn_of_one_image
 from elip.reduction.guide import Text
 from elip.reduction.walk import VisionOutput
 from elip.task.contract import Batch, EvalResult, Evaluator, Progress, StepOutput
@@ -180,6 +180,10 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
             check_image_ids(dataset.annotations, self.images.root)
         return dataset
 
+    def prepare(self, batch: Batch) -> Batch:
+        warn_of_one_image(batch["image_id"])
+        return batch
+
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         ids, mask, image_id = batch["ids"], batch["mask"], batch["image_id"]
         model, alpha = self.model, self.settings.alpha_now(progress)
@@ -228,6 +232,6 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
     def _targets(self, image_id: Tensor, keys: MomentumFeatures, alpha: float) -> list[Tensor]:
         """Return what the similarities of images, and of texts, should be: [B, B + Q] each."""
         hard = same_image_targets(image_id, self.model.queues.ids)
-        if not self.settings.distill:
+        if not self.settings.distils:
             return [hard, hard]
         return [soft_targets(hard, sim, alpha) for sim in self.model.teacher_contrast(keys)]

@@ -136,9 +136,9 @@ class FusedClassificationTask(ClassificationTask[FusedClassificationT]):
         settings, label = self.settings, batch["label"]
         alpha = settings.alpha_now(progress)
         soft, teacher, needs = None, None, self.model.albef.teacher_needs_at(progress.fraction)
-        if settings.distill or needs:
+        if settings.distils or needs:
             taught = self.model.teach(batch["image"], batch["ids"], batch["mask"])
-            soft, teacher = taught.logits if settings.distill else None, taught.vision.teacher(needs)
+            soft, teacher = taught.logits if settings.distils else None, taught.vision.teacher(needs)
         logits, vision = self.classify(batch, Guide(progress=progress.fraction, teacher=teacher))
         return StepOutput(
             losses={"loss_cls": distilled_cross_entropy(logits, label, soft, alpha), **vision.losses},

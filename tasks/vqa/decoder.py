@@ -71,21 +71,27 @@ class AnswerDecoder(nn.Module):
         """Return what word comes next, [..., vocabulary], from hidden states [..., D]."""
         return self.mlm_head(hidden, self.embeddings.word_embeddings.weight)
 
-    def next_words(self, ids: Tensor, mask: Tensor, question: QuestionKV) -> Tensor:
+    def next_words(self, ids: Tensor, places: Tensor, question: QuestionKV) -> Tensor:
         """Return logits [M, vocabulary] of the words of answers that follow their first token, answer by answer.
 
         Shape:
-            ids, mask: [A, L], padded on the right; answer a goes with question a % B
+            ids: [A, L], padded on the right; answer a goes with question a % B
+            places: [M], of `follows`
         """
-        return self.logits(self(ids, question)[:, :-1][follows(mask)])
+        return self.logits(self(ids, question)[:, :-1].flatten(0, 1)[places])
 
     def log_likelihood(self, ids: Tensor, mask: Tensor, question: QuestionKV) -> Tensor:
         """Return the log-likelihood of answers, [A]; see `next_words`."""
-        there = follows(mask)
-        hidden, words = self(ids, question)[:, :-1][there], ids[:, 1:][there]
+        places = follows(mask)
+        hidden, words = (x.flatten(0, 1)[places] for x in (self(ids, question)[:, :-1], ids[:, 1:]))
         parts = zip(hidden.split(ROWS_AT_ONCE), words.split(ROWS_AT_ONCE), strict=True)
         each = [-F.cross_entropy(self.logits(h).float(), w, reduction="none") for h, w in parts]
-        return torch.zeros(there.shape, device=ids.device).masked_scatter(there, torch.cat(each)).sum(dim=1)
+        return (
+            torch.zeros(ids[:, 1:].numel(), device=ids.device)
+            .index_put((places,), torch.cat(each))
+            .view(len(ids), -1)
+            .sum(dim=1)
+        )
 
     def rank(self, ids: Tensor, mask: Tensor, k: int, question: QuestionKV) -> tuple[Tensor, Tensor]:
         """Return the best k of all candidate answers for each question, best first, and their share of the score.
@@ -129,5 +135,5 @@ class AnswerDecoder(nn.Module):
 
 
 def follows(mask: Tensor) -> Tensor:
-    """Return where an answer has a word that the one before it should predict: [A, L] to [A, L - 1] bool."""
-    return mask[:, 1:].bool()
+    """Return the places of words that the ones before them should predict: [A, L] to [M] among all A * (L - 1)."""
+    return mask[:, 1:].flatten().nonzero().flatten()

@@ -20,12 +20,13 @@ class Answers(NamedTuple):
     """Answers to train on.
 
     Shape:
-        ids, mask: [A, L], each answer with the token that starts it and the one that ends it
+        ids: [A, L], each answer with the token that starts it and the one that ends it
+        places: [M], of the words to predict, see `tasks.vqa.decoder.follows`
         question: [A], the question that each answers
     """
 
     ids: Tensor
-    mask: Tensor
+    places: Tensor
     question: Tensor
 
 
@@ -89,4 +90,4 @@ class AnsweringModel(nn.Module):
 
 def _next_words(asked: Fused, mask: Tensor, answers: Answers, decoder: AnswerDecoder) -> NextWords:
     question = decoder.project(asked.states, mask).select(answers.question)
-    return NextWords(decoder.next_words(answers.ids, answers.mask, question), asked.vision)
+    return NextWords(decoder.next_words(answers.ids, answers.places, question), asked.vision)

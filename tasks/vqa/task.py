@@ -132,19 +132,24 @@ class Vqa(VisionLanguageTask[VqaConfig]):
     def on_step_start(self) -> None:
         self.model.on_step_start()
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Return the batch with the places of the words to predict, `answer_places` [M]."""
+        return {**batch, "answer_places": follows(batch["answer_mask"])}
+
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        batch = batch if "answer_places" in batch else self.prepare(batch)
         model, settings, alpha = self.model, self.settings, self.settings.alpha_now(progress)
-        answers = Answers(batch["answer_ids"], batch["answer_mask"], batch["answer_question"])
+        answers = Answers(batch["answer_ids"], batch["answer_places"], batch["answer_question"])
         inputs = (batch["image"], batch["ids"], batch["mask"], answers)
         soft, teacher, needs = None, None, model.albef.teacher_needs_at(progress.fraction)
-        if settings.distill or needs:
+        if settings.distils or needs:
             taught = model.teach(*inputs)
-            soft, teacher = taught.logits if settings.distill else None, taught.vision.teacher(needs)
+            soft, teacher = taught.logits if settings.distils else None, taught.vision.teacher(needs)
         logits, vision = model(*inputs, Guide(progress=progress.fraction, teacher=teacher))
 
-        there = follows(answers.mask)  # [A, M - 1]
-        words = answers.ids[:, 1:][there]
-        weight = batch["answer_weight"][:, None].expand(there.shape)[there]
+        following = answers.ids[:, 1:]
+        words = following.flatten()[answers.places]
+        weight = batch["answer_weight"][answers.places // following.shape[1]]
         loss = distilled_cross_entropy(logits, words, soft, alpha, weight) / len(batch["image"])
         return StepOutput(
             losses={"loss_vqa": loss, **vision.losses},
