@@ -12,6 +12,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from elip.execution import watching
+
 
 def saved_bytes(forward: Callable[[], object], model: nn.Module) -> int:
     """Return the bytes that a forward pass keeps for its backward pass, exactly.
@@ -32,7 +34,8 @@ def saved_bytes(forward: Callable[[], object], model: nn.Module) -> int:
             kept[storage._cdata] = storage
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with torch.enable_grad(), hooks, watching(pack):
         forward()
     return sum(storage.nbytes() for storage in kept.values())
 
@@ -77,7 +80,11 @@ class Timing:
 
 
 def time_in_turn(
-    functions: Sequence[Callable[[], object]], device: torch.device, rounds: int = 9, warmup: int = 2
+    functions: Sequence[Callable[[], object]],
+    device: torch.device,
+    rounds: int = 9,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
     """Return how long functions take, the first of them being what the others are compared with.
 
@@ -88,12 +95,13 @@ def time_in_turn(
         device: that they work on; a CUDA device is waited for.
         rounds: how often each is timed.
         warmup: rounds in front that do not count.
+        clock: in seconds; `time.process_time` for those that the cores of this process work.
     """
     seconds: list[list[float]] = [[] for _ in functions]
     for turn in range(-warmup, rounds):
         for place in range(len(functions)):
             which = (place + turn) % len(functions)
-            taken = _seconds(functions[which], device)
+            taken = _seconds(functions[which], device, clock)
             if turn >= 0:
                 seconds[which].append(taken)
     return [Timing(mine, [a / b for a, b in zip(mine, seconds[0], strict=True)]) for mine in seconds]
@@ -108,12 +116,12 @@ def machine(device: torch.device) -> str:
     return f"{name}, torch {torch.__version__}"
 
 
-def _seconds(function: Callable[[], object], device: torch.device) -> float:
+def _seconds(function: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
     _wait_for(device)
-    start = time.perf_counter()
+    start = clock()
     function()
     _wait_for(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _wait_for(device: torch.device) -> None:

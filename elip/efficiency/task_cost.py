@@ -108,7 +108,7 @@ def train_step_macs(task: Task, progress: Progress | None = None) -> float:
         task: on any device; it is left as it was.
         progress: of the training; None for the reduction in full force, where schedules have set in and none is over.
     """
-    progress = progress or _full_force(task)
+    progress = progress or full_force(task)
 
     def count() -> Counter[Work]:
         with undisturbed(task, training=True):
@@ -195,14 +195,47 @@ def _train(task: Task, batch: Batch) -> _Step:
 
 def _loss(task: Task, batch: Batch, progress: Progress | None = None) -> Tensor:
     """Return what a training step on a batch minimises, by default with the reduction in full force."""
-    return task.total_loss(task.training_step(_on_device_of(task, batch), progress or _full_force(task)).losses)
+    return task.total_loss(task.training_step(_on_device_of(task, batch), progress or full_force(task)).losses)
 
 
-def _full_force(task: Task) -> Progress:
+def full_force(task: Task) -> Progress:
     """Return the progress of a training at which its reduction is as strong as it gets."""
     fraction = min((reducer.full_force for reducer in _reducers(task)), default=1.0)
     whole = 2**53  # so fine that no step is between the last one and `until`
     return Progress(floor(fraction * whole), whole, whole)
+
+
+class StepCost(NamedTuple):
+    """What a training step on one batch costs.
+
+    Args:
+        macs: of forward and backward pass.
+        saved_bytes: kept for the backward pass, in single precision.
+    """
+
+    macs: int
+    saved_bytes: int
+
+
+def step_cost(task: Task, batch_size: int) -> StepCost:
+    """Return what a forward and a backward pass over a made-up batch cost, with the reduction in full force.
+
+    Args:
+        task: on any device; it is left as it was. On the meta device nothing is computed, and bytes are those of the
+            CPU's kernels.
+        batch_size: items in the batch.
+
+    Raises:
+        ElipError: there is work whose cost is not known, or the pass needs values and the task has none.
+    """
+
+    def run() -> _Step:
+        with undisturbed(task, training=True):
+            batch = task.example_batch(batch_size)
+        return _train(task, batch)
+
+    step = without_values(task, run)
+    return StepCost(_with_backward(step.works), step.saved)
 
 
 def _reducers(task: Task) -> list[TokenReducer]:

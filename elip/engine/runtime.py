@@ -25,7 +25,8 @@ from elip.engine.run_lock import RunLock
 from elip.errors import ConfigError, Interrupted
 from elip.rng import seed_everything
 
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Arithmetic of forward passes, by what `train.precision` calls it."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PLACES = ("*", "eval/*/*", "sheets/*")
 """Where in its folder a run writes files."""
@@ -122,7 +123,7 @@ def start_run(config: RunConfig, exclusive: bool = False) -> Iterator[Run]:
         ElipError: on every process, if `output_dir` cannot be made or written to, or another run is in it.
     """
     device = _choose_device(config.train.device)
-    run = Run(device, Path(config.output_dir), _PRECISIONS[config.train.precision])
+    run = Run(device, Path(config.output_dir), PRECISIONS[config.train.precision])
     with _process_group(device), _signals(run):
         _set_up_messages()
         on_first_rank(lambda: _prepare_folder(run.output_dir))

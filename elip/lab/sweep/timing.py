@@ -2,32 +2,21 @@
 
 import json
 import multiprocessing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import floor
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from elip.atomic import write_text
+from elip.benchmark.step import TrainingStep, device_of
 from elip.config import config_from_dict, config_to_dict
 from elip.config.schema import RunConfig
 from elip.efficiency.resources import machine, time_in_turn
-from elip.engine.optim import build_optimizer
-from elip.engine.runtime import Run
-from elip.engine.step import StepRunner
 from elip.lab.sweep.counting import fingerprint
-from elip.reduction.reducer import TokenReducer
-from elip.registry import TASKS, load_plugins
-from elip.rng import seed_everything
-from elip.task import Progress, Task
-from elip.task.preflight import without_weights
+from elip.registry import load_plugins
 
 FILE = "times.json"
 ROUNDS, WARMUP = 7, 2
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_WHOLE = 10**9
 
 
 class Times:
@@ -77,12 +66,6 @@ def _pair(config: RunConfig, baseline: RunConfig) -> str:
     return f"{fingerprint(one)} beside {fingerprint(other)}"
 
 
-def device_of(config: RunConfig) -> torch.device:
-    """Return the device that a run of a config takes on this machine."""
-    name = config.train.device
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
 def machine_of(config: RunConfig) -> str:
     """Return what to write beside the times of a config's steps."""
     return machine(device_of(config))
@@ -111,7 +94,7 @@ def _timed(config: dict[str, Any], baseline: dict[str, Any], rounds: int) -> dic
 
 def _time(config: RunConfig, baseline: RunConfig, rounds: int) -> dict[str, Any]:
     device = device_of(config)
-    steps = [_step(one, device) for one in (baseline, config)]
+    steps = [TrainingStep(one, device) for one in (baseline, config)]
     mine = time_in_turn(steps, device, rounds, WARMUP)[1]
     return {
         "seconds": mine.median_seconds,
@@ -119,26 +102,3 @@ def _time(config: RunConfig, baseline: RunConfig, rounds: int) -> dict[str, Any]
         "range": [min(mine.ratios), max(mine.ratios)],
         "machine": machine(device),
     }
-
-
-def _step(config: RunConfig, device: torch.device) -> Callable[[], None]:
-    """Return a function that takes a step which changes no weight."""
-    seed_everything(config.train.seed)
-    task: Task = TASKS.build(config.task.name, without_weights(config)).to(device).train()
-    optimizer = build_optimizer(task, config.optim)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-    runner = StepRunner(task, optimizer, config.train, Run(device, Path(), _PRECISIONS[config.train.precision]))
-    batches = [task.example_batch(config.train.batch_size) for _ in range(config.train.accumulate)]
-    progress = _in_force(task)
-
-    def step() -> None:
-        runner.step([dict(batch) for batch in batches], progress, "")
-
-    return step
-
-
-def _in_force(task: Task) -> Progress:
-    """Return the progress of a training at which its reduction is as strong as it gets."""
-    fractions = [part.full_force for part in task.modules() if isinstance(part, TokenReducer)]
-    return Progress(floor(min(fractions, default=1.0) * _WHOLE), _WHOLE, 1)
