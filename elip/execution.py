@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 Recompute = Literal["none", "light", "full"]
 """`none` keeps all that the backward pass needs. `light` keeps no results of LayerNorm and GELU, which cost next to
-nothing. `full` keeps the inputs of blocks alone (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016)."""
+nothing. `full` keeps the inputs of blocks alone (Chen et al., "Training Deep Nets with Sublinear Memory Cost",
+arXiv:1604.06174)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def linear_of(linear: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tens
     """
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return linear(cheap(x))
-    kind = x.device.type
+    kind = "cpu" if x.is_meta else x.device.type  # where nothing is computed, there is no autocast to ask after
     autocast, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     watch = _watcher.get()
 

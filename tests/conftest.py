@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from elip import execution
 from elip.data.digitscenes import build
 from elip.registry import REDUCERS, TASKS
 
@@ -37,6 +39,26 @@ def _plug_ins_end_with_their_test() -> Iterator[None]:
             module = registry.get(name).__module__
             registry.discard(module)
             sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def counting_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let what is compiled be traced, counted, and run as it was traced: machine code would take minutes to make.
+
+    Its value has the number of operators of each graph so far.
+    """
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch._dynamo.reset()
+    execution._compiled.cache_clear()
+    yield graphs
+    execution._compiled.cache_clear()
+    torch._dynamo.reset()
 
 
 WriteJson = Callable[..., Path]

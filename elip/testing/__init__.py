@@ -74,6 +74,7 @@ _TASK_CHECKS = (
     task_checks.losses_are_declared,
     task_checks.gradients_reach_parameters,
     task_checks.steps_change_nothing_themselves,
+    task_checks.steps_do_not_wait,
     task_checks.seeds_decide_losses,
     task_checks.real_batches_train,
     task_checks.splits_are_those_with_files,

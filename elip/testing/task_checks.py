@@ -12,8 +12,9 @@ from torch import Tensor
 from elip.rng import rng_state
 from elip.task.contract import LOSS_PREFIX, EvalResult, StepOutput
 from elip.testing.ranks import LocalEvaluator, on_ranks
-from elip.testing.task_trial import BATCH_SIZE, TaskTrial, changed, state_of
+from elip.testing.task_trial import BATCH_SIZE, HALF_WAY, TaskTrial, changed, state_of
 from elip.testing.trial import expect
+from elip.testing.waiting import never_waiting
 
 
 def made_up_batches_need_no_file(trial: TaskTrial) -> None:
@@ -72,6 +73,20 @@ def steps_change_nothing_themselves(trial: TaskTrial) -> None:
         output.after_backward()
     moved = [name for name, _ in task.named_parameters() if not torch.equal(before[name], task.get_parameter(name))]
     expect(not moved, f"after_backward changes {_list(moved)}, which is the optimiser's or on_step_start's to change")
+
+
+def steps_do_not_wait(trial: TaskTrial) -> None:
+    """Between the batch and its gradients, nothing makes the processor wait for the device."""
+    task = trial.task()
+    batch = task.prepare(trial.made_up_batch(task))
+    try:
+        with never_waiting():
+            output = task.training_step(batch, HALF_WAY)
+            task.total_loss(output.losses).backward()
+            if output.after_backward is not None:
+                output.after_backward()
+    except AssertionError as error:
+        raise AssertionError(f"a training step waits for the device: {error}; let prepare find out before") from error
 
 
 def seeds_decide_losses(trial: TaskTrial) -> None:

@@ -163,6 +163,24 @@ class FollowsInStep(Honest):
         return StepOutput(output.losses, output.logs, torch.no_grad()(self.on_step_start))
 
 
+class AsksItem(Honest):
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().training_step(batch, progress)
+        return StepOutput(output.losses, {"y": batch["y"].sum().item()}, output.after_backward)
+
+
+class AsksList(Honest):
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        output = super().training_step(batch, progress)
+        return StepOutput(output.losses, {"y": sum(batch["y"].tolist())}, output.after_backward)
+
+
+class PicksRows(Honest):
+    def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
+        some = batch["y"] > -100
+        return super().training_step({name: values[some] for name, values in batch.items()}, progress)
+
+
 class Unseeded(Honest):
     draws = 0
 
@@ -297,6 +315,13 @@ BROKEN = [
     ("gradients_reach_parameters", TrainsSecretly, r"a gradient gets to layer\.bias, which parameters_to_optimise"),
     ("steps_change_nothing_themselves", FillsTooEarly, r"training_step changes queue: leave that to on_step_start"),
     ("steps_change_nothing_themselves", FollowsInStep, r"after_backward changes momentum\.weight, momentum\.bias"),
+    (
+        "steps_do_not_wait",
+        AsksItem,
+        r"a training step waits .*_local_scalar_dense reads values.*let prepare find out before",
+    ),
+    ("steps_do_not_wait", AsksList, r"a training step waits .*Tensor.tolist reads values"),
+    ("steps_do_not_wait", PicksRows, r"a training step waits .*index by a mask has the device count"),
     ("seeds_decide_losses", Unseeded, r"loss_fit is .* once and .* again, from one seed"),
     ("real_batches_train", CollatesElse, r"KeyError: 'x'"),
     ("real_batches_train", LogsElse, r"logs of real batches are real, of made-up ones mean"),
