@@ -271,7 +271,7 @@ def test_from_the_end_of_its_reduction_on_all_tokens_are_kept(
 
 @pytest.mark.parametrize("other", [Execution("light"), Execution("full"), Execution("light", compiled=True)], ids=str)
 def test_what_is_recomputed_or_compiled_gives_the_same_gradients(
-    encoder: VisionEncoder, image: Tensor, other: Execution, eager_compiler: None
+    encoder: VisionEncoder, image: Tensor, other: Execution, counting_compiler: list[int]
 ) -> None:
     encoder.train()
     gradients = []
