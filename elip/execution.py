@@ -1,4 +1,4 @@
-"""How the blocks of encoders are run: compiled or not, and what of them a backward pass computes again."""
+"""How encoders are run: in which precision, compiled or not, and what of them a backward pass computes again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +16,11 @@ Recompute = Literal["none", "light", "full"]
 """`none` keeps all that the backward pass needs. `light` keeps no results of LayerNorm and GELU, which cost next to
 nothing. `full` keeps the inputs of blocks alone (Chen et al., "Training Deep Nets with Sublinear Memory Cost",
 arXiv:1604.06174)."""
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Arithmetic of forward passes, by what configs call it."""
 
 
 @dataclass(frozen=True)

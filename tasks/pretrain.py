@@ -145,21 +145,21 @@ class Pretrain(AlignmentTask[PretrainConfig]):
             return [one_hot_targets(s) for s in sim]
         return [soft_targets(one_hot_targets(s), s, alpha) for s in self.model.teacher_contrast(keys)]
 
-    @torch.no_grad()
     def _momentum_pass(
         self, image: Tensor, both: Tensor, both_mask: Tensor, places: Tensor, progress: float
     ) -> tuple[MomentumFeatures, Tensor | None]:
         """Return the twin's features and, if it is learnt from, its logits at the masked places [M, vocabulary]."""
-        teacher, head = self.model.teacher, self.model.momentum["mlm_head"]
-        text, masked_text = teacher.text_encoder.encode(both, both_mask).chunk(2)
-        keys = self.model.momentum_features(
-            image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum, progress=progress
-        )
-        if not self.settings.distils:
-            return keys, None
-        image_kv = teacher.text_encoder.project(keys.vision.embeds, keys.vision.mask)
-        fused = teacher.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
-        return keys, head(fused.flatten(0, 1)[places], teacher.text_encoder.embeddings.word_embeddings.weight)
+        with self.model.momentum.teaching():
+            teacher, head = self.model.teacher, self.model.momentum["mlm_head"]
+            text, masked_text = teacher.text_encoder.encode(both, both_mask).chunk(2)
+            keys = self.model.momentum_features(
+                image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum, progress=progress
+            )
+            if not self.settings.distils:
+                return keys, None
+            image_kv = teacher.text_encoder.project(keys.vision.embeds, keys.vision.mask)
+            fused = teacher.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
+            return keys, head(fused.flatten(0, 1)[places], teacher.text_encoder.embeddings.word_embeddings.weight)
 
     def _words(self, fused: Tensor, places: Tensor) -> Tensor:
         """Return vocabulary logits at the places to predict, [M, vocabulary]."""

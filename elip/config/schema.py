@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from elip.config.options import BertOptions, Fits, VitOptions
-from elip.execution import Recompute
+from elip.execution import Precision, Recompute
 
 Named = Annotated[str, Field(min_length=1)]
 """A name or path, which is not empty."""
@@ -186,8 +186,10 @@ class TrainConfig(Section):
     epochs: int = Field(20, gt=0)
     max_steps: int | None = Field(None, gt=0)
     """Stop after this many optimiser steps, before `epochs` are over."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Arithmetic of the forward pass; fp16 comes with a gradient scaler."""
+    momentum_precision: Precision | None = None
+    """Arithmetic of the momentum encoders' passes, of which nobody takes a gradient; null: as `precision`."""
     clip_grad_norm: float | None = Field(None, gt=0)
     recompute: Recompute = "none"
     """What the encoders do not keep for the backward pass: `none`; `light`, results of LayerNorm and GELU, a fifth of

@@ -23,10 +23,9 @@ from elip.config.schema import RunConfig
 from elip.distributed import gather_objects, on_first_rank, rank
 from elip.engine.run_lock import RunLock
 from elip.errors import ConfigError, Interrupted
+from elip.execution import PRECISIONS
 from elip.rng import seed_everything
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Arithmetic of forward passes, by what `train.precision` calls it."""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PLACES = ("*", "eval/*/*", "sheets/*")
 """Where in its folder a run writes files."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from elip.execution import Precision
 from elip.models.albef import Albef
 from elip.models.heads import ClassifierHead
 from elip.models.momentum import MomentumTwins
@@ -74,14 +75,17 @@ class FusedClassifier(nn.Module):
         albef: the encoders; with `PairTextEncoder`, texts go with two images.
         num_classes: labels to tell apart.
         momentum: decay of the twins per step.
+        momentum_precision: arithmetic of the twins' passes; None for that in force around them.
     """
 
-    def __init__(self, albef: Albef, num_classes: int, momentum: float) -> None:
+    def __init__(
+        self, albef: Albef, num_classes: int, momentum: float, momentum_precision: Precision | None = None
+    ) -> None:
         super().__init__()
         width = albef.text_encoder.width
         self.albef = albef
         self.cls_head = ClassifierHead(width, num_classes)
-        self.momentum = MomentumTwins(self.online(), momentum)
+        self.momentum = MomentumTwins(self.online(), momentum, momentum_precision)
 
     def online(self) -> dict[str, nn.Module]:
         """Return the modules that have momentum twins."""
@@ -99,9 +103,9 @@ class FusedClassifier(nn.Module):
         fused = fuse_texts(self.albef, image, ids, mask, guide, watch)
         return Classified(self.cls_head(fused.cls), fused.vision)
 
-    @torch.no_grad()
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor) -> Classified:
         """Return what the twins say of the same images, which they see whole, and texts."""
         teacher: Albef = self.momentum["albef"]  # type: ignore[assignment]
-        fused = fuse_texts(teacher, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
-        return Classified(self.momentum["cls_head"](fused.cls), fused.vision)
+        with self.momentum.teaching():
+            fused = fuse_texts(teacher, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
+            return Classified(self.momentum["cls_head"](fused.cls), fused.vision)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from elip.execution import Precision
 from elip.models.albef import Albef
 from elip.models.heads import Contrast, LinearHead
 from elip.models.momentum import FeatureQueues, MomentumTwins
@@ -23,11 +24,19 @@ MIN_TEMP, MAX_TEMP = 0.001, 0.5
 
 @dataclass(frozen=True)
 class MomentumFeatures:
-    """What the momentum twin says of a batch, without gradient: unit features [B, E] and its image tokens."""
+    """What the momentum twin says of a batch, without gradient.
+
+    Args:
+        image, text: unit features [B, E].
+        vision: its image tokens.
+        image_queue, text_queue: earlier features [E, Q], in the precision of these.
+    """
 
     image: Tensor
     text: Tensor
     vision: VisionOutput
+    image_queue: Tensor
+    text_queue: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class AlignmentModel(nn.Module):
         min_temp: lower bound of what it may become.
         twins: further modules to keep momentum twins of, by name.
         image_ids: remember in the queues which image a feature is of.
+        momentum_precision: arithmetic of the twins' passes; None for that in force around them.
     """
 
     def __init__(
@@ -61,6 +71,7 @@ class AlignmentModel(nn.Module):
         min_temp: float = MIN_TEMP,
         twins: dict[str, nn.Module] | None = None,
         image_ids: bool = False,
+        momentum_precision: Precision | None = None,
     ) -> None:
         super().__init__()
         self.albef = albef
@@ -71,7 +82,7 @@ class AlignmentModel(nn.Module):
         self._twinned = ["albef", "similarity", *(twins or {})]
         for name, module in (twins or {}).items():
             self.add_module(name, module)
-        self.momentum = MomentumTwins(self.online(), momentum)
+        self.momentum = MomentumTwins(self.online(), momentum, momentum_precision)
         self.queues = FeatureQueues(albef.vision_proj.out_features, queue_size, with_ids=image_ids)
 
     def online(self) -> dict[str, nn.Module]:
@@ -93,7 +104,6 @@ class AlignmentModel(nn.Module):
         """The momentum twin of the encoders."""
         return self.momentum["albef"]  # type: ignore[return-value]
 
-    @torch.no_grad()
     def momentum_features(
         self, image: Tensor, text: Text, *, reduce: bool = False, progress: float = 1.0
     ) -> MomentumFeatures:
@@ -105,8 +115,12 @@ class AlignmentModel(nn.Module):
             progress: share of the training done, which the twin's reducer goes by, too.
         """
         guide, watch = Guide(text, progress), self.albef.teacher_needs.watch()
-        output = self.teacher.encode_image(image, guide, watch, reduce=reduce)
-        return MomentumFeatures(self.teacher.image_feat(output.embeds), self.teacher.text_feat(text.states), output)
+        with self.momentum.teaching():
+            output = self.teacher.encode_image(image, guide, watch, reduce=reduce)
+            image_feat, text_feat = self.teacher.image_feat(output.embeds), self.teacher.text_feat(text.states)
+        # in single precision the queues themselves; in a lower one a large copy, made once for all that reads it
+        queues = (queue.to(image_feat.dtype) for queue in (self.queues.image, self.queues.text))
+        return MomentumFeatures(image_feat, text_feat, output, *queues)
 
     def guide(self, keys: MomentumFeatures, text: Text | None = None, progress: float = 1.0) -> Guide:
         """Return what may decide which patches of a batch to keep in training.
@@ -128,7 +142,7 @@ class AlignmentModel(nn.Module):
         return self._contrast(self.momentum["similarity"], keys.image, keys.text, keys)
 
     def _contrast(self, similarity: nn.Module, image: Tensor, text: Tensor, keys: MomentumFeatures) -> Similarities:
-        return similarity(image, text, (keys.image, self.queues.image), (keys.text, self.queues.text), self.temp)
+        return similarity(image, text, (keys.image, keys.image_queue), (keys.text, keys.text_queue), self.temp)
 
     def matching_logits(self, fused: Tensor) -> Tensor:
         """Return [T, 2] logits (no match, match) from fused hidden states [T, L, D]."""

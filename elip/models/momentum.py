@@ -4,7 +4,8 @@ Li et al., "Align before Fuse", NeurIPS 2021, section 3.2; the queues are those 
 Neither changes unless its own method is called: a forward pass never does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from elip.distributed import gather_rows
+from elip.execution import PRECISIONS, Precision
 
 NO_IMAGE = -100
 """Number of the image in places of a queue that hold no real feature yet."""
@@ -23,14 +25,27 @@ class MomentumTwins(nn.ModuleDict):
     Args:
         online: the modules to follow, by name; they are copied as they are now.
         decay: share of the old value kept at each update, ALBEF's `momentum`.
+        precision: arithmetic of the copies' passes; None for that in force around them.
     """
 
     cost_part: ClassVar[str] = "momentum"
 
-    def __init__(self, online: Mapping[str, nn.Module], decay: float) -> None:
+    def __init__(self, online: Mapping[str, nn.Module], decay: float, precision: Precision | None = None) -> None:
         super().__init__({name: deepcopy(module) for name, module in online.items()})
         self.decay = decay
+        self.precision = precision
         self.requires_grad_(False)
+
+    @contextmanager
+    def teaching(self) -> Iterator[None]:
+        """Return a context for passes of the copies: without gradient, and in their precision."""
+        with torch.no_grad():
+            if self.precision is None:
+                yield
+                return
+            dtype, device = PRECISIONS[self.precision], next(self.parameters()).device
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                yield
 
     @torch.no_grad()
     def follow(self, online: Mapping[str, nn.Module]) -> None:

@@ -35,8 +35,8 @@ def similarities(
     """
 
     def against(feat: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
-        batch, queue = keys  # the queue keeps single precision, features come as autocast gives them
-        return torch.cat([feat @ batch.T, feat @ queue.to(feat.dtype)], dim=1) / temp
+        batch, queue = keys  # the queue keeps single precision, features come as their encoder's precision gives them
+        return torch.cat([feat @ keys.to(feat.dtype) for keys in (batch.T, queue)], dim=1) / temp
 
     return Similarities(i2t=against(image_feat, text_keys), t2i=against(text_feat, image_keys))
 

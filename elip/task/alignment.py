@@ -80,6 +80,7 @@ class AlignmentTask(VisionLanguageTask[AlignmentT]):
             min_temp=settings.min_temp,
             twins=heads,
             image_ids=self.image_ids,
+            momentum_precision=self.config.train.momentum_precision,
         )
 
     @property
@@ -222,11 +223,11 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
             "image_id": torch.arange(batch_size),
         }
 
-    @torch.no_grad()
     def _momentum_features(self, batch: Batch) -> MomentumFeatures:
         ids, mask = batch["ids"], batch["mask"]
-        text = Text(self.model.teacher.text_encoder.encode(ids, mask), mask)
-        return self.model.momentum_features(batch["image"], text)
+        with self.model.momentum.teaching():
+            text = Text(self.model.teacher.text_encoder.encode(ids, mask), mask)
+            return self.model.momentum_features(batch["image"], text)
 
     @torch.no_grad()
     def _targets(self, image_id: Tensor, keys: MomentumFeatures, alpha: float) -> list[Tensor]:

@@ -110,7 +110,9 @@ class FusedClassificationTask(ClassificationTask[FusedClassificationT]):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        self.model = FusedClassifier(self.create_encoders(), len(self.labels), self.settings.momentum)
+        self.model = FusedClassifier(
+            self.create_encoders(), len(self.labels), self.settings.momentum, config.train.momentum_precision
+        )
 
     def create_encoders(self) -> Albef:
         """Return the encoders, for one image a text."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from elip.execution import Precision
 from elip.models.albef import Albef
 from elip.models.classifier import Fused, fuse_texts
 from elip.models.momentum import MomentumTwins
@@ -44,13 +45,16 @@ class AnsweringModel(nn.Module):
         albef: the encoders.
         decoder: of answers.
         momentum: decay of the twins per step.
+        momentum_precision: arithmetic of the twins' passes; None for that in force around them.
     """
 
-    def __init__(self, albef: Albef, decoder: AnswerDecoder, momentum: float) -> None:
+    def __init__(
+        self, albef: Albef, decoder: AnswerDecoder, momentum: float, momentum_precision: Precision | None = None
+    ) -> None:
         super().__init__()
         self.albef = albef
         self.decoder = decoder
-        self.momentum = MomentumTwins(self.online(), momentum)
+        self.momentum = MomentumTwins(self.online(), momentum, momentum_precision)
 
     def online(self) -> dict[str, nn.Module]:
         """Return the modules that have momentum twins."""
@@ -80,12 +84,12 @@ class AnsweringModel(nn.Module):
         """
         return _next_words(self.ask(image, ids, mask, guide), mask, answers, self.decoder)
 
-    @torch.no_grad()
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor, answers: Answers) -> NextWords:
         """Return what the twins say to the same images, which they see whole, questions and answers."""
         teacher: Albef = self.momentum["albef"]  # type: ignore[assignment]
-        asked = fuse_texts(teacher, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
-        return _next_words(asked, mask, answers, self.momentum["decoder"])  # type: ignore[arg-type]
+        with self.momentum.teaching():
+            asked = fuse_texts(teacher, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
+            return _next_words(asked, mask, answers, self.momentum["decoder"])  # type: ignore[arg-type]
 
 
 def _next_words(asked: Fused, mask: Tensor, answers: Answers, decoder: AnswerDecoder) -> NextWords:

@@ -102,7 +102,7 @@ class Vqa(VisionLanguageTask[VqaConfig]):
         albef = self.create_albef(projections=False, mlm_head=decoder.mlm_head)
         if self.config.model.text.weights is not None:
             _load_layers(decoder, albef)
-        return AnsweringModel(albef, decoder, self.settings.momentum)
+        return AnsweringModel(albef, decoder, self.settings.momentum, self.config.train.momentum_precision)
 
     @classmethod
     def adapt_checkpoint(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from elip.execution import Precision
 from elip.models.momentum import FeatureQueues, MomentumTwins
 
 
@@ -28,6 +29,28 @@ def test_following_is_an_exponential_moving_average(online: dict[str, nn.Module]
     nn.init.ones_(online["a"].weight)
     twins.follow(online)
     torch.testing.assert_close(twins["a"].weight, 0.9 * before + 0.1 * torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("precision", "around", "result"),
+    [
+        (None, torch.float32, torch.float32),
+        (None, torch.bfloat16, torch.bfloat16),
+        ("bf16", torch.float32, torch.bfloat16),
+        ("fp32", torch.bfloat16, torch.float32),
+    ],
+)
+def test_copies_teach_in_their_own_precision_if_they_have_one(
+    online: dict[str, nn.Module], precision: Precision | None, around: torch.dtype, result: torch.dtype
+) -> None:
+    twins = MomentumTwins(online, decay=0.9, precision=precision)
+    x = torch.randn(4, 3, requires_grad=True)
+    with torch.autocast("cpu", around, enabled=around is not torch.float32):
+        with twins.teaching():
+            taught = twins["a"](x)
+        learnt = online["a"](x)
+    assert (taught.dtype, learnt.dtype) == (result, around)
+    assert (taught.requires_grad, learnt.requires_grad) == (False, True)
 
 
 def test_queues_start_as_unit_vectors() -> None:

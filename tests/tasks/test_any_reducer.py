@@ -96,3 +96,22 @@ def test_a_reducer_can_learn_from_the_momentum_tower_and_add_its_own_loss(
         task.model.albef.reducer.scale.grad,  # type: ignore[union-attr]
         2 * output.losses["loss_student"].detach() / task.model.albef.reducer.scale.detach(),  # type: ignore[union-attr]
     )
+
+
+@pytest.mark.parametrize("task_name", ["pretrain", "retrieval", "ve", "vqa"])
+def test_momentum_encoders_may_teach_in_lower_precision(digits: Path, tiny: list[str], task_name: str) -> None:
+    overrides = [*small_run(task_name, digits, tiny), "task.alpha=0.4", "task.alpha_warmup=false"]
+    if task_name != "pretrain":
+        overrides.append("task.distill=true")
+
+    def losses(precision: str) -> dict[str, float]:
+        task = small_task(task_name, [*overrides, f"train.momentum_precision={precision}"])
+        torch.manual_seed(1)
+        batch = task.example_batch(4)
+        output = task.training_step(batch, PROGRESS)
+        assert all(loss.dtype is torch.float32 for loss in output.losses.values())
+        return {name: loss.item() for name, loss in output.losses.items()}
+
+    lower, full = losses("bf16"), losses("null")
+    assert lower == pytest.approx(full, rel=0.02)
+    assert lower != full
