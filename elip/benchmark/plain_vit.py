@@ -10,7 +10,7 @@ from elip.efficiency.costed import BASELINE, PlainVit
 from elip.efficiency.report import Table, label
 from elip.efficiency.resources import Timing, machine, time_in_turn
 from elip.efficiency.vision_cost import Classifier
-from elip.engine.runtime import PRECISIONS
+from elip.execution import PRECISIONS
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from elip.efficiency.resources import saved_bytes
 from elip.efficiency.task_cost import full_force
 from elip.engine.loader import to_device
 from elip.engine.optim import build_optimizer
-from elip.engine.runtime import PRECISIONS, Run
+from elip.engine.runtime import Run
 from elip.engine.step import StepRunner
+from elip.execution import PRECISIONS
 from elip.registry import TASKS
 from elip.rng import seed_everything
 from elip.task import Batch, Task
@@ -28,6 +29,19 @@ def device_of(config: RunConfig) -> torch.device:
     """Return the device that a run of a config takes on this machine."""
     name = config.train.device
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def saved_in_pass(task: Task, batch: Batch, run: Run) -> int:
+    """Return the bytes that a forward pass of a training step keeps for its backward pass, in the run's precision.
+
+    Args:
+        task: on the run's device; it is left as it was.
+        batch: as `Task.example_batch` gives it.
+        run: device and precision.
+    """
+    placed, progress = to_device(task.prepare(dict(batch)), run.device), full_force(task)
+    with undisturbed(task, training=True), run.autocast():
+        return saved_bytes(lambda: task.total_loss(task.training_step(placed, progress).losses), task)
 
 
 class TrainingStep:
@@ -77,13 +91,7 @@ class TrainingStep:
 
     def saved_bytes(self) -> int:
         """Return the bytes that one forward pass of a step keeps for its backward pass, in the run's precision."""
-        batch = to_device(self.task.prepare(dict(self._batches[0])), self._run.device)
-
-        def forward() -> object:
-            return self.task.total_loss(self.task.training_step(batch, self._progress).losses)
-
-        with undisturbed(self.task, training=True), self._run.autocast():
-            return saved_bytes(forward, self.task)
+        return saved_in_pass(self.task, self._batches[0], self._run)
 
     def peak_bytes(self) -> int | None:
         """Return the most memory that a step and all that it needs take on a CUDA device; None elsewhere.

@@ -32,7 +32,7 @@ def saved_bytes(forward: Callable[[], object], model: nn.Module) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             kept[storage._cdata] = storage
-        return tensor
+        return tensor.detach()  # a result that is saved would hold the graph, which holds it: nothing frees such circles
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with torch.enable_grad(), hooks, watching(pack):
@@ -84,7 +84,7 @@ def time_in_turn(
     device: torch.device,
     rounds: int = 9,
     warmup: int = 2,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> list[Timing]:
     """Return how long functions take, the first of them being what the others are compared with.
 
@@ -95,13 +95,13 @@ def time_in_turn(
         device: that they work on; a CUDA device is waited for.
         rounds: how often each is timed.
         warmup: rounds in front that do not count.
-        clock: in seconds; `time.process_time` for those that the cores of this process work.
+        clock: in seconds, by default of the wall; `time.process_time` for those that this process works.
     """
     seconds: list[list[float]] = [[] for _ in functions]
     for turn in range(-warmup, rounds):
         for place in range(len(functions)):
             which = (place + turn) % len(functions)
-            taken = _seconds(functions[which], device, clock)
+            taken = _seconds(functions[which], device, clock or time.perf_counter)
             if turn >= 0:
                 seconds[which].append(taken)
     return [Timing(mine, [a / b for a, b in zip(mine, seconds[0], strict=True)]) for mine in seconds]

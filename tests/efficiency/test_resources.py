@@ -1,5 +1,7 @@
 """Bytes kept for the backward pass; and timing in turn: what is compared runs side by side, ratios are of one round."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -61,3 +63,16 @@ def test_every_round_runs_all_in_an_order_that_turns_and_warm_up_does_not_count(
 
 def test_the_machine_is_told_beside_absolute_times() -> None:
     assert torch.__version__ in machine(torch.device("cpu"))
+
+
+def test_nothing_of_a_pass_is_held_once_its_bytes_are_counted() -> None:
+    model = nn.Linear(4, 4)
+    results: list[weakref.ref[Tensor]] = []
+
+    def forward() -> Tensor:
+        result = model(torch.ones(2, 4)).sigmoid()  # which is saved by what made it
+        results.append(weakref.ref(result))
+        return result.sum()
+
+    assert saved_bytes(forward, model) == 4 * (2 * 4 + 2 * 4)
+    assert results[0]() is None

@@ -146,18 +146,30 @@ def test_the_table_of_a_config_names_batch_machine_and_units(
     assert row.startswith(str(config))
 
 
-def test_threads_are_those_asked_for_and_afterwards_as_before(figures: Figures) -> None:
+def test_threads_are_those_asked_for_and_afterwards_as_before(
+    figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
     before = torch.get_num_threads()
-    (found,) = figures("--threads", "3", "--rounds", "1")
-    assert "3 threads" in found["machine"]
-    assert torch.get_num_threads() == before
+    figures("--threads", "3", "--rounds", "1")
+    figures("--loader", "--rounds", "1", "--batch", "1")
+    assert asked == [3, before, 1, before]
 
 
-@pytest.mark.slow
-def test_the_time_of_compiling_is_told_apart(figures: Figures) -> None:
-    plain, compiled = figures("--with", "train.compile=true")
+def test_the_time_of_compiling_is_told_apart(
+    config: Path, tiny: list[str], counting_compiler: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--rounds", "1", "--with", "train.compile=true", "--json", str(file)]
+    assert main(["--config", str(config), *tiny, *options]) == 0
+    assert counting_compiler
+    plain, compiled = json.loads(file.read_text())
     assert "compile_seconds" not in plain
     assert compiled["compile_seconds"] > 0
+    _, header, *rows = capsys.readouterr().out.splitlines()
+    assert header.endswith("compiling, s")
+    assert [row.split()[-1] for row in rows] == ["-", f"{compiled['compile_seconds']:.1f}"]
 
 
 CONFIG_MODE = ["--config", "configs/demo/pretrain.yaml"]
