@@ -1,4 +1,4 @@
-"""How long a training step, loading or a ViT takes, beside others: timed in turn, with ratios to the first."""
+"""How long a training step, re-ranking, loading or a ViT takes, beside others: in turn, with ratios to the first."""
 
 import argparse
 import json
@@ -15,8 +15,11 @@ from elip.benchmark.compared import (
     Compared,
     Record,
     compare_loading,
+    compare_reranking,
     compare_steps,
     loading_table,
+    one_device,
+    reranking_table,
     step_table,
 )
 from elip.benchmark.plain_vit import Pass, compare_reducers, reducer_table
@@ -34,23 +37,24 @@ EPILOG = """examples:
   python tools/benchmark.py --config configs/pretrain.yaml --batch 4 --with train.recompute=light --memory --threads 1
   python tools/benchmark.py --config configs/pretrain.yaml --batch 8 --with train.compile=true --against mine.yaml
   python tools/benchmark.py --config configs/demo/pretrain.yaml --loader --with data.fast_decode=true
+  python tools/benchmark.py --config configs/retrieval_coco.yaml --evaluate --batch 64 --amp bf16
   python tools/benchmark.py --vit deit_small_patch16_224 --reducer evit --reducer '{name: tome, r: 13}'
   python tools/benchmark.py --vit vit_base_patch16_224 --image-size 256 --reducer elip --train --batch 4
 """
-VIT, STEP, LOADER = "--vit", "--config", "--config with --loader"
+VIT, STEP, LOADER, EVALUATE = "--vit", "--config", "--config with --loader", "--config with --evaluate"
 BATCH = {VIT: 8, LOADER: 32}
 """Images of a round where none are asked for; a config has its own."""
 GO_WITH = {
     "image_size": (VIT,),
     "train": (VIT,),
-    "with": (STEP, LOADER),
-    "against": (STEP, LOADER),
-    "reducer": (VIT, STEP),
-    "memory": (STEP,),
+    "with": (STEP, LOADER, EVALUATE),
+    "against": (STEP, LOADER, EVALUATE),
+    "reducer": (VIT, STEP, EVALUATE),
+    "memory": (STEP, EVALUATE),
     "compile": (STEP,),
-    "amp": (VIT, STEP),
-    "device": (VIT, STEP),
-    "threads": (VIT, STEP),
+    "amp": (VIT, STEP, EVALUATE),
+    "device": (VIT, STEP, EVALUATE),
+    "threads": (VIT, STEP, EVALUATE),
 }
 """What each option makes sense with."""
 
@@ -78,6 +82,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "overrides", nargs="*", metavar="key=value", help="with --config: keys to change in all columns"
     )
     parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="with --config: time the re-ranking of retrieval instead, pairs of made-up images and texts",
+    )
+    parser.add_argument(
         "--loader",
         action="store_true",
         help="with --config: time the loading of its training images instead, by one process; waiting for disks is "
@@ -98,7 +107,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, metavar="PX", help="with --vit: side of the image (default: timm's)")
     parser.add_argument("--train", action="store_true", help="with --vit: time forward and backward, not forward alone")
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="images in a batch (default: the config's; 8 for a ViT, 32 to load)"
+        "--batch",
+        type=int,
+        metavar="N",
+        help="images in a batch (default: the config's; 8 for a ViT, 32 to load); texts that an image meets"
+        " (default: task.k_test)",
     )
     parser.add_argument("--rounds", type=int, default=9, metavar="N", help="how often each is timed (default: 9)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one; with --config, the config's)")
@@ -115,11 +128,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, or write the figures, and return 0."""
     args = parse_args(argv)
-    mode = VIT if args.vit else LOADER if args.loader else STEP
+    mode = VIT if args.vit else LOADER if args.loader else EVALUATE if args.evaluate else STEP
     check_args(args, mode)
     load_plugins(args.plugins)
     with _threads(1 if mode is LOADER else args.threads):
-        records, table = {VIT: of_vit, STEP: of_steps, LOADER: of_loading}[mode](args)
+        records, table = {VIT: of_vit, STEP: of_steps, LOADER: of_loading, EVALUATE: of_reranking}[mode](args)
     if args.json:
         write(args.json, json.dumps(records, indent=2) + "\n", "--json")
     if args.json != "-":
@@ -133,8 +146,10 @@ def check_args(args: argparse.Namespace, mode: str) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ConfigError(f"{_option(name)}: expected a number above 0, got {value}.")
-    if args.vit and args.loader:
-        raise ConfigError("--loader goes with --config, whose training data it reads.")
+    if args.vit and (args.loader or args.evaluate):
+        raise ConfigError(f"--{'loader' if args.loader else 'evaluate'} goes with --config.")
+    if args.loader and args.evaluate:
+        raise ConfigError("--loader and --evaluate are two things to time: give one of them.")
     if args.vit and args.overrides:
         raise ConfigError(f"{args.overrides[0]!r}: key=value changes a config, and --vit has none; use --config FILE.")
     if args.vit and not any(other.kind == "reducer" for other in args.others):
@@ -163,6 +178,15 @@ def of_steps(args: argparse.Namespace) -> tuple[list[Record], Table]:
     return records, step_table(records, args.rounds)
 
 
+def of_reranking(args: argparse.Namespace) -> tuple[list[Record], Table]:
+    """Return the figures of re-ranking."""
+    runs = runs_of(args)
+    if args.memory and one_device(runs).type != "cuda":
+        raise ConfigError("--memory: re-ranking saves nothing for a backward pass, and its peak is told on CUDA only.")
+    records = compare_reranking(runs, args.batch, args.rounds, args.memory)
+    return records, reranking_table(records, args.rounds)
+
+
 def of_loading(args: argparse.Namespace) -> tuple[list[Record], Table]:
     """Return the figures of loading."""
     images = args.batch or BATCH[LOADER]
@@ -183,7 +207,7 @@ def runs_of(args: argparse.Namespace) -> list[Compared]:
 def _meant_by_options(args: argparse.Namespace) -> list[str]:
     """Return the overrides that options stand for."""
     options = {
-        "train.batch_size": None if args.loader else args.batch,
+        "train.batch_size": None if args.loader or args.evaluate else args.batch,
         "train.device": args.device,
         "train.precision": args.amp,
         "train.compile": "true" if args.compile else None,

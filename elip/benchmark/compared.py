@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from elip.benchmark.loading import Reader
+from elip.benchmark.matching import Reranking
 from elip.benchmark.step import TrainingStep, device_of
 from elip.config.schema import RunConfig
 from elip.efficiency.report import Table
@@ -55,13 +56,38 @@ def compare_steps(runs: Sequence[Compared], rounds: int, memory: bool = False) -
         records.append(_named(run, device) | {"items": step.items, "macs_per_image": train_step_macs(step.task)} | kept)
     timings = time_in_turn(steps, device, rounds, WARMUP)
     for record, step, run, timing in zip(records, steps, runs, timings, strict=True):
-        record |= _per_item(timing, step.items, timings[0], steps[0].items)
+        record |= _per_item(timing, step.items, steps[0].items)
         record["macs_ratio"] = record["macs_per_image"] / records[0]["macs_per_image"]
         if memory:
             per_image = [one["saved_bytes"] / one["batch_size"] for one in (record, records[0])]
             record |= {"saved_bytes_per_image": per_image[0], "saved_bytes_ratio": per_image[0] / per_image[1]}
         if run.config.train.compile:
             record["compile_seconds"] = max(0.0, step.first_seconds - timing.median_seconds)
+    return records
+
+
+def compare_reranking(runs: Sequence[Compared], texts: int | None, rounds: int, memory: bool = False) -> list[Record]:
+    """Return how long the re-ranking of retrieval takes, for a pair of image and text.
+
+    Args:
+        runs: on one device, of tasks that are checked by retrieval.
+        texts: that each image meets; None for the `task.k_test` of each config.
+        rounds: how often each is timed.
+        memory: measure what is allocated on CUDA, too.
+
+    Raises:
+        ElipError: of one that cannot be built or has no re-ranking, or they are on several devices.
+    """
+    device = one_device(runs)
+    passes, records = [], []
+    for run in runs:
+        passes.append(Reranking(run.config, texts or getattr(run.config.task, "k_test", 1), device))
+        records.append(_named(run, device) | {"pairs": passes[-1].pairs})
+        if memory:
+            records[-1]["peak_cuda_bytes"] = passes[-1].peak_bytes()
+    timings = time_in_turn(passes, device, rounds, warmup=1)
+    for record, timing in zip(records, timings, strict=True):
+        record |= _per_item(timing, record["pairs"], records[0]["pairs"], "pair")
     return records
 
 
@@ -81,7 +107,7 @@ def compare_loading(runs: Sequence[Compared], images: int, rounds: int) -> list[
     timings = time_in_turn(readers, device, rounds, warmup=1, clock=time.process_time)
     return [
         _named(run, device)
-        | _per_item(timing, images, timings[0], images)
+        | _per_item(timing, images, images)
         | {"images_per_core_second": images / timing.median_seconds}
         for run, timing in zip(runs, timings, strict=True)
     ]
@@ -103,13 +129,13 @@ def _named(run: Compared, device: torch.device) -> Record:
     return {"name": run.name, "batch_size": run.config.train.batch_size, "machine": machine(device)}
 
 
-def _per_item(timing: Timing, items: int, first: Timing, items_of_first: int) -> Record:
-    """Return times of a round, and ratios of the time that an image takes."""
+def _per_item(timing: Timing, items: int, items_of_first: int, item: str = "image") -> Record:
+    """Return times of a round, and ratios of the time that an item takes."""
     share = items_of_first / items
     ratios = [ratio * share for ratio in timing.ratios]
     return {
         "milliseconds": 1e3 * timing.median_seconds,
-        "milliseconds_per_image": 1e3 * timing.median_seconds / items,
+        f"milliseconds_per_{item}": 1e3 * timing.median_seconds / items,
         "time_ratio": timing.ratio * share,
         "time_ratio_range": [min(ratios), max(ratios)],
     }
@@ -136,6 +162,18 @@ def step_table(records: Sequence[Record], rounds: int) -> Table:
     batches = sorted({record["batch_size"] for record in records})
     what = f"Training step, batch {', '.join(map(str, batches))}, ratios an image"
     return _table(what, records, rounds, cells)
+
+
+def reranking_table(records: Sequence[Record], rounds: int) -> Table:
+    """Return the table of `compare_reranking`."""
+    cells: list[Cell] = [
+        ("pairs", lambda r: str(r["pairs"])),
+        ("ms a pair", lambda r: f"{r['milliseconds_per_pair']:.2f}"),
+        *_ratios("time ratio"),
+    ]
+    if "peak_cuda_bytes" in records[0]:
+        cells.append(("CUDA peak, MB", lambda r: f"{r['peak_cuda_bytes'] / 1e6:.1f}"))
+    return _table("Re-ranking, ratios a pair", records, rounds, cells)
 
 
 def loading_table(records: Sequence[Record], images: int, rounds: int) -> Table:

@@ -65,7 +65,7 @@ class TrainingStep:
     """
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
-        self._allocated = _allocated(device)
+        self._allocated = allocated_bytes(device)
         seed_everything(config.train.seed)
         self.task: Task = TASKS.build(config.task.name, without_weights(config)).to(device).train()
         optimizer = build_optimizer(self.task, config.optim)
@@ -99,14 +99,7 @@ class TrainingStep:
         Weights, gradients, momentum copies, queues and the optimiser's moments are in it; what was allocated before
         this was made is not.
         """
-        device = self._run.device
-        if device.type != "cuda":
-            return None
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        self()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - self._allocated
+        return peak_bytes(self, self._run.device, self._allocated)
 
     def _settle(self) -> None:
         """Step until an update is taken, which fp16's scaler may at first pass over."""
@@ -127,5 +120,17 @@ class TrainingStep:
         return value.to(self._run.device) if is_picture else value  # type: ignore[attr-defined]
 
 
-def _allocated(device: torch.device) -> int:
+def allocated_bytes(device: torch.device) -> int:
+    """Return what is allocated on a CUDA device; 0 elsewhere."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def peak_bytes(function: Callable[[], object], device: torch.device, allocated: int) -> int | None:
+    """Return the most memory on a CUDA device in a call, less what was allocated before; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    function()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - allocated

@@ -32,7 +32,7 @@ def saved_bytes(forward: Callable[[], object], model: nn.Module) -> int:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             kept[storage._cdata] = storage
-        return tensor.detach()  # a result that is saved would hold the graph, which holds it: nothing frees such circles
+        return tensor.detach()  # a saved result would hold the graph that holds it, and nothing frees such circles
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
     with torch.enable_grad(), hooks, watching(pack):
