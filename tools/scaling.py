@@ -5,10 +5,11 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ EPILOG = """examples:
 BATCH = 4
 """Images of the config's step where none are asked for: the same figures, and times that a CPU can wait for."""
 TIMED_BATCHES = (1, 2, 3, 4)
-_SIZES = {
+_SIZES: dict[str, tuple[list[Any], Callable[[str], Any], str]] = {
     "batch": ([1, 2, 4, 8, 16], int, "train.batch_size"),
     "image": ([224, 256, 288, 320, 384], int, "model.vision.image_size, pixels"),
     "tokens": ([0.0, 0.25, 0.5, 0.75, 1.0, 1.25], float, "strengths of the reducer: 0 keeps all, 1 is the config's"),
@@ -126,7 +127,7 @@ def timed_of(growths: Sequence[Growth]) -> list[Axis]:
     """Return the axes with what is timed of them: small batches, and of the others the first value the config takes."""
     batch, *others = growths
     smallest = min((point.value for point in batch.points), default=1)
-    sizes = [size for size in TIMED_BATCHES if size >= smallest] or [smallest]
+    sizes: list[float] = [size for size in TIMED_BATCHES if size >= smallest] or [smallest]
     return [
         replace(batch.axis, values=sizes),
         *(replace(growth.axis, values=[growth.points[0].value]) for growth in others if growth.points),

@@ -81,7 +81,8 @@ def compare_reranking(runs: Sequence[Compared], texts: int | None, rounds: int, 
     device = one_device(runs)
     passes, records = [], []
     for run in runs:
-        passes.append(Reranking(run.config, texts or getattr(run.config.task, "k_test", 1), device))
+        met = getattr(run.config.task, "k_test", 1) if texts is None else texts
+        passes.append(Reranking(run.config, met, device))
         records.append(_named(run, device) | {"pairs": passes[-1].pairs})
         if memory:
             records[-1]["peak_cuda_bytes"] = passes[-1].peak_bytes()

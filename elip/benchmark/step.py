@@ -84,7 +84,7 @@ class TrainingStep:
     def __call__(self) -> None:
         self._take(self._batches)
 
-    def at_batch(self, size: int) -> Callable[[], None]:
+    def at_batch(self, size: int) -> Callable[[], object]:
         """Return a function that takes a step of the same model with so many items in each batch."""
         batches = self._made_up(size)
         return lambda: self._take(batches)

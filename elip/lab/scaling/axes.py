@@ -135,6 +135,6 @@ def _point(axis: Axis, value: float, config: RunConfig) -> Point:
     watch_encoders(task, calls.append, lambda encoder: encoder.training and not calls)
     cost = step_cost(task, batch)
     tokens = fmean(block.mlp for block in token_trace(calls[0].blocks)) if calls else 0.0
-    patches = next((encoder.patch_embed.num_patches for encoder in encoders_of(task)), 0)
+    patches = next((int(encoder.patch_embed.num_patches) for encoder in encoders_of(task)), 0)  # type: ignore[arg-type]
     x = axis.x(value, tokens, patches)
     return Point(value, x, batch, tokens, cost.macs, cost.saved_bytes, Held.of(task).total)

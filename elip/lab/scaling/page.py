@@ -43,12 +43,14 @@ class Found:
     rounds: int
 
 
-def laws(growth: Growth) -> dict[str, Law]:
-    """Return how MB saved and GMACs of a step grow along an axis; nothing where there are less than two points.
+def fitted(growth: Growth) -> list[Point]:
+    """Return the points that laws are of: not that of a reducer of strength 0, whose own work is not in it."""
+    return [point for point in growth.points if point.value > 0]
 
-    A reducer of strength 0 is left out: what it costs beside the tokens it removes, such as a look-ahead, is not there.
-    """
-    points = [point for point in growth.points if point.value > 0]
+
+def laws(growth: Growth) -> dict[str, Law]:
+    """Return how MB saved and GMACs of a step grow along an axis; nothing where there are less than two points."""
+    points = fitted(growth)
     x = [point.x for point in points]
     if len(set(x)) < 2:
         return {}
@@ -89,7 +91,7 @@ def _growth(growths: Sequence[Growth]) -> str:
     rows = []
     for growth in growths:
         for figure, law in laws(growth).items():
-            ends = growth.points[0].x, growth.points[-1].x
+            ends = [point.x for point in fitted(growth)]
             name = f"{growth.axis.name}, {_short(min(ends))} to {_short(max(ends))} {growth.axis.plural}: {figure}"
             exponent = "-" if law.exponent is None else f"{law.exponent:.2f}"
             # what is left of rounding is nothing

@@ -5,7 +5,7 @@ from typing import Any
 
 from elip.lab.drawing import GREY, mark, rendered
 from elip.lab.scaling.axes import Growth
-from elip.lab.scaling.page import laws
+from elip.lab.scaling.page import fitted, laws
 
 _COLUMNS = 3
 _PANEL = (3.4, 2.6)  # inches: width and height
@@ -48,7 +48,8 @@ def _fill(panel: Any, growth: Growth) -> None:
     panel.set(xlabel=growth.axis.plural)
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
-    ends = [min(x), max(x)]
+    of_law = [point.x for point in fitted(growth)]
+    ends = [min(of_law), max(of_law)]
     for index, (name, law) in enumerate(laws(growth).items()):
         panel.plot(ends, [law.at(end) for end in ends], color=GREY, linestyle="--", linewidth=1, zorder=2)
         panel.plot(x, figures[name], linestyle="none", markersize=5, label=name, zorder=3, **mark(index))

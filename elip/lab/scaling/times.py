@@ -61,7 +61,7 @@ def time_along(config: RunConfig, axes: Sequence[Axis], rounds: int, tell: Tell)
     tell("timing batches " + ", ".join(map(str, sizes)))
     base = TrainingStep(base_config, device)
     macs = train_step_macs(base.task)
-    timings = time_in_turn([base.at_batch(size) for size in sizes], device, rounds, warmup=0)
+    timings = time_in_turn([base.at_batch(size) for size in sizes], device, rounds, warmup=1)
     accumulate = config.train.accumulate
     found = [
         _timed(batch, size, size * accumulate, timing, size / sizes[0], device)
