@@ -14,7 +14,7 @@ from elip.models.contrastive import MomentumFeatures
 from elip.models.text import MLMHead
 from elip.objectives.itc import Similarities, itc_loss, one_hot_targets, soft_targets
 from elip.objectives.itm import draw_lots, itm_loss
-from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss
+from elip.objectives.mlm import IGNORE, MaskedText, mask_tokens, mlm_loss, places_to_predict
 from elip.reduction.guide import Guide, Text
 from elip.registry import TASKS
 from elip.task import Batch, EvalResult, Evaluator, Progress, StepOutput
@@ -62,19 +62,26 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         return self.pair_set(PairItem, read_pair)
 
     def prepare(self, batch: Batch) -> Batch:
-        """Return the batch with its words masked, and with the places to predict, `mlm_places` [M] among all B * L."""
+        """Return the batch with its words masked, and with the places to predict: see `places_to_predict`."""
         masked = self._masked(batch)
-        places = (masked.labels.flatten() != IGNORE).nonzero().flatten()
-        return {**batch, "masked_ids": masked.ids, "mlm_labels": masked.labels, "mlm_places": places}
+        places, real = places_to_predict(masked.labels)
+        return {
+            **batch,
+            "masked_ids": masked.ids,
+            "mlm_labels": masked.labels,
+            "mlm_places": places,
+            "mlm_real": real,
+        }
 
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:
         batch = batch if "mlm_places" in batch else self.prepare(batch)
         image, ids, mask, places = batch["image"], batch["ids"], batch["mask"], batch["mlm_places"]
+        labels = batch["mlm_labels"].gather(1, places).flatten()[batch["mlm_real"]]
         model, encoder = self.model, self.model.albef.text_encoder
         alpha, lots = self.settings.alpha_now(progress), draw_lots(len(image), image.device)
         # Clean and masked captions go through the text layers as one batch.
         both, both_mask = torch.cat([ids, batch["masked_ids"]]), torch.cat([mask, mask])
-        keys, soft_words = self._momentum_pass(image, both, both_mask, places, progress.fraction)
+        keys, soft_words = self._momentum_pass(batch, both, both_mask, progress.fraction)
         text, masked_text = encoder.encode(both, both_mask).chunk(2)
         vision = model.albef.encode_image(image, model.guide(keys, Text(text, mask), progress.fraction))
 
@@ -83,13 +90,11 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         targets = self._targets(sim, keys, alpha)
         negatives = self.negatives_of(batch) or model.draw_negatives(sim, lots=lots)
         image_kv = encoder.project(vision.embeds, vision.mask)
-        matching = model.match(text, mask, image_kv, negatives, masked=(masked_text, mask))
+        matching = model.match(text, mask, image_kv, negatives, masked=(masked_text, places))
         losses = {
             "loss_itc": itc_loss(sim, *targets),
             "loss_itm": itm_loss(matching.positive, matching.negative, negatives.valid),
-            "loss_mlm": mlm_loss(
-                self._words(matching.masked, places), batch["mlm_labels"].flatten()[places], soft_words, alpha
-            ),
+            "loss_mlm": mlm_loss(self._words(matching.masked, batch["mlm_real"]), labels, soft_words, alpha),
             **vision.losses,
         }
         return StepOutput(
@@ -103,7 +108,7 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         encoder, mask = self.model.albef.text_encoder, batch["mask"]
         text = encoder.encode(batch["ids"], mask)
         vision = self.model.albef.encode_image(batch["image"], Guide(Text(text, mask)))
-        return self.model.matching_logits(encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask)))
+        return self.model.matching_logits(encoder.fuse_cls(text, mask, encoder.project(vision.embeds, vision.mask)))
 
     def example_batch(self, batch_size: int) -> Batch:
         """Return noise for images and captions of full length, a share of whose words is masked."""
@@ -146,23 +151,23 @@ class Pretrain(AlignmentTask[PretrainConfig]):
         return [soft_targets(one_hot_targets(s), s, alpha) for s in self.model.teacher_contrast(keys)]
 
     def _momentum_pass(
-        self, image: Tensor, both: Tensor, both_mask: Tensor, places: Tensor, progress: float
+        self, batch: Batch, both: Tensor, both_mask: Tensor, progress: float
     ) -> tuple[MomentumFeatures, Tensor | None]:
         """Return the twin's features and, if it is learnt from, its logits at the masked places [M, vocabulary]."""
         with self.model.momentum.teaching():
-            teacher, head = self.model.teacher, self.model.momentum["mlm_head"]
-            text, masked_text = teacher.text_encoder.encode(both, both_mask).chunk(2)
+            encoder, head = self.model.teacher.text_encoder, self.model.momentum["mlm_head"]
+            text, masked_text = encoder.encode(both, both_mask).chunk(2)
             keys = self.model.momentum_features(
-                image, Text(text, both_mask[: len(text)]), reduce=self.settings.reduce_momentum, progress=progress
+                batch["image"], Text(text, batch["mask"]), reduce=self.settings.reduce_momentum, progress=progress
             )
             if not self.settings.distils:
                 return keys, None
-            image_kv = teacher.text_encoder.project(keys.vision.embeds, keys.vision.mask)
-            fused = teacher.text_encoder.fuse(masked_text, both_mask[len(text) :], image_kv)
-            return keys, head(fused.flatten(0, 1)[places], teacher.text_encoder.embeddings.word_embeddings.weight)
+            image_kv = encoder.project(keys.vision.embeds, keys.vision.mask)
+            fused = encoder.fuse_at(masked_text, batch["mask"], image_kv, [batch["mlm_places"]])[0]
+            return keys, head(fused.flatten(0, 1)[batch["mlm_real"]], encoder.embeddings.word_embeddings.weight)
 
-    def _words(self, fused: Tensor, places: Tensor) -> Tensor:
-        """Return vocabulary logits at the places to predict, [M, vocabulary]."""
+    def _words(self, fused: Tensor, real: Tensor) -> Tensor:
+        """Return vocabulary logits at the places to predict, [M, vocabulary]; fused: [B, P, D]."""
         # masked places only, about one in seven: the vocabulary is by far the widest layer
         embeddings = self.model.albef.text_encoder.embeddings.word_embeddings.weight
-        return self.model.get_submodule("mlm_head")(fused.flatten(0, 1)[places], embeddings)
+        return self.model.get_submodule("mlm_head")(fused.flatten(0, 1)[real], embeddings)

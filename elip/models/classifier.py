@@ -45,6 +45,7 @@ def fuse_texts(
     watch: Watch | None = None,
     *,
     reduce: bool = True,
+    cls_only: bool = False,
 ) -> Fused:
     """Return the hidden states of texts that each go with the same number of images.
 
@@ -56,6 +57,7 @@ def fuse_texts(
         guide: of the image encoder, but for the text.
         watch: what to give back of the image encoder beside the tokens.
         reduce: run it under the reducer; else keep all tokens.
+        cls_only: give the states of [CLS] alone, [T, 1, D], which spares the last layer all others.
     """
     encoder = albef.text_encoder
     text = encoder.encode(ids, mask)
@@ -64,8 +66,10 @@ def fuse_texts(
         image = image.transpose(0, 1).flatten(0, 1)  # the first image of every text, then the second of every text
     guide = replace(guide or Guide(), text=Text(text, mask).repeat(num_images))
     vision = albef.encode_image(image, guide, watch, reduce=reduce)
-    fused = encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask))
-    return Fused(fused, vision)
+    image_kv = encoder.project(vision.embeds, vision.mask)
+    if cls_only:
+        return Fused(encoder.fuse_cls(text, mask, image_kv).unsqueeze(1), vision)
+    return Fused(encoder.fuse(text, mask, image_kv), vision)
 
 
 class FusedClassifier(nn.Module):
@@ -100,12 +104,13 @@ class FusedClassifier(nn.Module):
         self, image: Tensor, ids: Tensor, mask: Tensor, guide: Guide | None = None, watch: Watch | None = None
     ) -> Classified:
         """Return logits of texts with their images; see `fuse_texts`."""
-        fused = fuse_texts(self.albef, image, ids, mask, guide, watch)
+        fused = fuse_texts(self.albef, image, ids, mask, guide, watch, cls_only=True)
         return Classified(self.cls_head(fused.cls), fused.vision)
 
     def teach(self, image: Tensor, ids: Tensor, mask: Tensor) -> Classified:
         """Return what the twins say of the same images, which they see whole, and texts."""
         teacher: Albef = self.momentum["albef"]  # type: ignore[assignment]
         with self.momentum.teaching():
-            fused = fuse_texts(teacher, image, ids, mask, watch=self.albef.teacher_needs.watch(), reduce=False)
+            watch = self.albef.teacher_needs.watch()
+            fused = fuse_texts(teacher, image, ids, mask, watch=watch, reduce=False, cls_only=True)
             return Classified(self.momentum["cls_head"](fused.cls), fused.vision)

@@ -12,7 +12,7 @@ from elip.execution import Precision
 from elip.models.albef import Albef
 from elip.models.heads import Contrast, LinearHead
 from elip.models.momentum import FeatureQueues, MomentumTwins
-from elip.models.text import ImageKV
+from elip.models.text import ImageKV, places_of_cls
 from elip.objectives.itc import Similarities
 from elip.objectives.itm import Negatives, sample_negatives
 from elip.reduction.guide import Guide, Text
@@ -41,7 +41,7 @@ class MomentumFeatures:
 
 @dataclass(frozen=True)
 class MatchingLogits:
-    """Matching logits of aligned pairs [B, 2] and negatives [2B, 2]; fused states of the masked texts [B, L, D]."""
+    """Matching logits of aligned pairs [B, 2] and negatives [2B, 2]; fused states of masked texts [B, P, D]."""
 
     positive: Tensor
     negative: Tensor
@@ -144,9 +144,9 @@ class AlignmentModel(nn.Module):
     def _contrast(self, similarity: nn.Module, image: Tensor, text: Tensor, keys: MomentumFeatures) -> Similarities:
         return similarity(image, text, (keys.image, keys.image_queue), (keys.text, keys.text_queue), self.temp)
 
-    def matching_logits(self, fused: Tensor) -> Tensor:
-        """Return [T, 2] logits (no match, match) from fused hidden states [T, L, D]."""
-        return self.itm_head(fused[:, 0])
+    def matching_logits(self, cls: Tensor) -> Tensor:
+        """Return [T, 2] logits (no match, match) from fused hidden states of [CLS], [T, D]."""
+        return self.itm_head(cls)
 
     def draw_negatives(self, sim: Similarities, same: Tensor | None = None, lots: Tensor | None = None) -> Negatives:
         """Return hard negatives from this batch's part of the similarities; see `sample_negatives`."""
@@ -170,15 +170,19 @@ class AlignmentModel(nn.Module):
             text: [B, L, D], from the text layers;  mask: [B, L].
             image_kv: B images.
             negatives: for each row.
-            masked: the same texts with words masked (MLM), and their mask, to fuse in the same pass.
+            masked: the same texts with words masked (MLM), [B, L, D], and the places wanted of them, [B, P], to fuse in
+                the same pass.
         """
-        encoder, batch = self.albef.text_encoder, len(text)
-        groups = [(text, mask), (text[negatives.text], mask[negatives.text]), *([masked] if masked else [])]
-        fused = encoder.fuse(torch.cat([t for t, _ in groups]), torch.cat([m for _, m in groups]), image_kv)
+        encoder, batch, cls = self.albef.text_encoder, len(text), places_of_cls(text)
+        texts, masks, places = [text, text[negatives.text]], [mask, mask[negatives.text]], [torch.cat([cls, cls])]
+        if masked is not None:
+            texts, masks, places = [*texts, masked[0]], [*masks, mask], [*places, masked[1]]
+        matched, *at_masked = encoder.fuse_at(torch.cat(texts), torch.cat(masks), image_kv, places)
+        positive, wrong_text = matched[:, 0].split(batch)
         # by index into keys and values that are there: a wrong image costs no projection of its own
-        wrong_image = encoder.fuse(text, mask, image_kv, negatives.image)
+        wrong_image = encoder.fuse_cls(text, mask, image_kv, negatives.image)
         return MatchingLogits(
-            positive=self.matching_logits(fused[:batch]),
-            negative=self.matching_logits(torch.cat([wrong_image, fused[batch : 2 * batch]])),
-            masked=fused[2 * batch :] if masked else None,
+            positive=self.matching_logits(positive),
+            negative=self.matching_logits(torch.cat([wrong_image, wrong_text])),
+            masked=at_masked[0] if at_masked else None,
         )

@@ -33,7 +33,7 @@ def matching_map(model: AlignmentModel, image: Tensor, ids: Tensor, mask: Tensor
         vision = model.albef.encode_image(image, watch=Watch(source=True))
         text, image_kv = encoder.encode(ids, mask), encoder.project(vision.embeds, vision.mask)
     fused, attention = encoder.fuse_watched(text, mask, image_kv, layer)
-    weighted = _positive(model.matching_logits(fused)[:, 1].sum(), attention).mean(dim=1)  # [B, L, P + N]
+    weighted = _positive(model.matching_logits(fused[:, 0])[:, 1].sum(), attention).mean(dim=1)  # [B, L, P + N]
     there = mask.to(weighted.dtype).unsqueeze(-1)
     return _on_grid((weighted * there).mean(dim=1), vision.tokens)
 

@@ -41,27 +41,21 @@ class PairTextEncoder(TextEncoder):
         left = self.fusion_layers[::2]
         return ImageKV(tuple(layer.crossattention.self.project(image_embeds) for layer in left), mask)
 
-    def fuse(self, text: Tensor, mask: Tensor, image_kv: ImageKV, image_index: Tensor | None = None) -> Tensor:
-        """Return the last hidden states of texts that have met their two images.
+    def _source(
+        self, number: int, num_texts: int, image_kv: ImageKV, image_index: Tensor | None
+    ) -> tuple[KeyValue, Tensor | None]:
+        """Return what a layer attends to: the left images in the first of a pair, the right ones in the second.
 
-        Without `image_index` there are 2 T images, all left ones first.
-
-        Args:
-            text: [T, L, D], from `encode`.
-            mask: [T, L], True or 1 where there is a token.
-            image_kv: B images, from `project`.
-            image_index: [2, T], the left and the right image each text meets.
+        Without `image_index` there are 2 T images, all left ones first; else it is [2, T], the left and the right image
+        each text meets.
         """
-        if image_index is None and len(image_kv) != 2 * len(text):
-            raise ValueError(f"{len(text)} texts need {2 * len(text)} images, two each; got {len(image_kv)}")
+        if image_index is None and len(image_kv) != 2 * num_texts:
+            raise ValueError(f"{num_texts} texts need {2 * num_texts} images, two each; got {len(image_kv)}")
         # Halves are views: nothing of the images is copied.
-        sides = [slice(len(text)), slice(len(text), None)] if image_index is None else list(image_index)
-        masks = [None if image_kv.mask is None else key_mask(image_kv.mask[side]) for side in sides]
-        for number, layer in enumerate(self.fusion_layers):
-            kv, side = image_kv.layers[number // 2], sides[number % 2]
-            source = KeyValue(kv.key[side], kv.value[side])
-            text = self._run(layer, text, key_mask(mask), source, masks[number % 2])
-        return text
+        sides = (slice(num_texts), slice(num_texts, None)) if image_index is None else image_index
+        side, kv = sides[number % 2], image_kv.layers[number // 2]
+        mask = None if image_kv.mask is None else key_mask(image_kv.mask[side])
+        return KeyValue(kv.key[side], kv.value[side]), mask
 
 
 def _right_of(left: Layer) -> Layer:

@@ -5,7 +5,7 @@ Fuse", NeurIPS 2021, section 3.1). The keys and values of an image are projected
 every text that meets the image.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -139,9 +139,8 @@ class Attention(nn.Module):
         self.self = AttentionProjections(config, source_width)
         self.output = Output(config, config.hidden_size)
 
-    def forward(self, x: Tensor, kv: KeyValue | None, mask: Tensor | None, causal: bool = False) -> Tensor:
-        """Return x after attention to `kv`, or to x itself where that is None."""
-        kv = self.self.project(x) if kv is None else kv
+    def forward(self, x: Tensor, kv: KeyValue, mask: Tensor | None, causal: bool = False) -> Tensor:
+        """Return x after attention to `kv`."""
         return self.output(self.self(x, kv, mask, causal), x)
 
 
@@ -181,14 +180,26 @@ class Layer(nn.Module):
         source_mask: Tensor | None = None,
         causal: bool = False,
         light: bool = False,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Return the texts [T, L, D] after this layer.
 
         Args:
             source: what its cross-attention attends to.
             light: keep no results of the activation for the backward pass.
+            places: [T, P], of the tokens that are wanted, which costs hardly anything for all others; None for all.
         """
-        x = self.attention(x, None, mask, causal)
+        return self.meet(self.attend(x, mask, causal, places), source, source_mask, light)
+
+    def attend(self, x: Tensor, mask: Tensor | None, causal: bool = False, places: Tensor | None = None) -> Tensor:
+        """Return the texts after the first part of this layer, in which each attends to itself; see `forward`."""
+        tokens = self.attention.self.project(x)
+        return self.attention(x if places is None else at_places(x, places), tokens, mask, causal)
+
+    def meet(
+        self, x: Tensor, source: KeyValue | None = None, source_mask: Tensor | None = None, light: bool = False
+    ) -> Tensor:
+        """Return the texts after the rest of this layer, given what `attend` gave."""
         if source is not None:
             x = self.crossattention(x, source, source_mask)
         if light:
@@ -197,7 +208,7 @@ class Layer(nn.Module):
 
     def watched(self, x: Tensor, mask: Tensor, source: KeyValue, source_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the texts after this layer, and the probabilities of its cross-attention [T, heads, L, N]."""
-        x = self.attention(x, None, mask)
+        x = self.attention(x, self.attention.self.project(x), mask)
         taken, probabilities = self.crossattention.self.probabilities(x, source, source_mask)
         x = self.crossattention.output(taken, x)
         return self.output(self.intermediate(x), x), probabilities
@@ -283,14 +294,93 @@ class TextEncoder(nn.Module):
             image_kv: B images, from `project`.
             image_index: [T], the image each text meets.
         """
-        if image_index is None and len(text) % len(image_kv):
-            raise ValueError(f"{len(text)} texts cannot be shared out evenly over {len(image_kv)} images")
-        image_mask = image_kv.mask if image_index is None or image_kv.mask is None else image_kv.mask[image_index]
-        source_mask = None if image_mask is None else key_mask(image_mask)
-        for layer, kv in zip(self.fusion_layers, image_kv.layers, strict=True):
-            source = kv if image_index is None else kv.select(image_index)
-            text = self._run(layer, text, key_mask(mask), source, source_mask)
+        for number in range(len(self.fusion_layers)):
+            text = self._meet(number, text, mask, image_kv, image_index)
         return text
+
+    def fuse_at(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        image_kv: ImageKV,
+        places: Sequence[Tensor],
+        image_index: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return what `fuse` does at some places only, which leaves the last layer hardly anything to do.
+
+        Args:
+            text, mask, image_kv, image_index: as in `fuse`.
+            places: for each group of texts, in their order, the tokens that are wanted: [T of the group, P]. As texts,
+                groups without an `image_index` are of multiples of B.
+
+        Returns:
+            [T of the group, P, D] of each group.
+        """
+        if not self.fusion_layers:
+            return [
+                at_places(part, wanted) for part, wanted in zip(text.split(list(map(len, places))), places, strict=True)
+            ]
+        last = len(self.fusion_layers) - 1
+        for number in range(last):
+            text = self._meet(number, text, mask, image_kv, image_index)
+        sizes = [len(wanted) for wanted in places]
+        indices = [None] * len(sizes) if image_index is None else image_index.split(sizes, dim=-1)
+        groups = zip(text.split(sizes), mask.split(sizes), indices, places, strict=True)
+        return [self._meet(last, part, there, image_kv, index, wanted) for part, there, index, wanted in groups]
+
+    def fuse_cls(self, text: Tensor, mask: Tensor, image_kv: ImageKV, image_index: Tensor | None = None) -> Tensor:
+        """Return the last hidden states of [CLS] alone, [T, D]; see `fuse`."""
+        return self.fuse_at(text, mask, image_kv, [places_of_cls(text)], image_index)[0][:, 0]
+
+    def attend_alone(self, text: Tensor, mask: Tensor) -> Tensor:
+        """Return texts after that part of the fusion layers in which no image has a part: of the first, attention.
+
+        Shape:
+            text: [T, L, D], from `encode`;  mask: [T, L];  returns [T, L, D], for `score`
+        """
+        return self.fusion_layers[0].attend(text, key_mask(mask)) if self.fusion_layers else text
+
+    def score(self, attended: Tensor, mask: Tensor, image_kv: ImageKV) -> Tensor:
+        """Return what `fuse_cls` gives, [T, D], for texts that meet many images, but are made ready for it once.
+
+        Args:
+            attended: [T, L, D], from `attend_alone`.
+            mask: [T, L].
+            image_kv: B images; text t meets image t % B.
+        """
+        if not self.fusion_layers:
+            return attended[:, 0]
+        source, source_mask = self._source(0, len(attended), image_kv, None)
+        places, last = places_of_cls(attended), len(self.fusion_layers) - 1
+        text = at_places(attended, places) if last == 0 else attended
+        text = self.fusion_layers[0].meet(text, source, source_mask)
+        for number in range(1, last + 1):
+            text = self._meet(number, text, mask, image_kv, None, places if number == last else None)
+        return text[:, 0]
+
+    def _meet(
+        self,
+        number: int,
+        text: Tensor,
+        mask: Tensor,
+        image_kv: ImageKV,
+        image_index: Tensor | None,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """Return texts after one of the fusion layers, counted from 0."""
+        source, source_mask = self._source(number, len(text), image_kv, image_index)
+        return self._run(self.fusion_layers[number], text, key_mask(mask), source, source_mask, places)
+
+    def _source(
+        self, number: int, num_texts: int, image_kv: ImageKV, image_index: Tensor | None
+    ) -> tuple[KeyValue, Tensor | None]:
+        """Return what the cross-attention of a fusion layer attends to, and where there is something."""
+        if image_index is None and num_texts % len(image_kv):
+            raise ValueError(f"{num_texts} texts cannot be shared out evenly over {len(image_kv)} images")
+        kv, mask = image_kv.layers[number], image_kv.mask
+        if image_index is not None:
+            kv, mask = kv.select(image_index), None if mask is None else mask[image_index]
+        return kv, None if mask is None else key_mask(mask)
 
     def fuse_watched(self, text: Tensor, mask: Tensor, image_kv: ImageKV, layer: int) -> tuple[Tensor, Tensor]:
         """Return what `fuse` returns for as many texts as images, and the cross-attention of one layer.
@@ -315,11 +405,17 @@ class TextEncoder(nn.Module):
         return text, attention
 
     def _run(
-        self, layer: Layer, x: Tensor, mask: Tensor, source: KeyValue | None = None, source_mask: Tensor | None = None
+        self,
+        layer: Layer,
+        x: Tensor,
+        mask: Tensor,
+        source: KeyValue | None = None,
+        source_mask: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         if not self.training:
-            return layer(x, mask, source, source_mask)
-        return self.execution(layer, x, mask, source, source_mask, False, self.execution.light)
+            return layer(x, mask, source, source_mask, places=places)
+        return self.execution(layer, x, mask, source, source_mask, False, self.execution.light, places)
 
 
 class MLMHead(nn.Module):
@@ -355,6 +451,16 @@ def activations() -> Mapping[str, nn.Module]:
     from transformers.activations import ACT2FN
 
     return ACT2FN
+
+
+def at_places(text: Tensor, places: Tensor) -> Tensor:
+    """Return the tokens at some places of each text: [T, L, D] and [T, P] to [T, P, D]."""
+    return text.gather(1, places.unsqueeze(-1).expand(-1, -1, text.shape[-1]))
+
+
+def places_of_cls(text: Tensor) -> Tensor:
+    """Return the place of [CLS] in each text, [T, L, D] to [T, 1]."""
+    return torch.zeros(len(text), 1, dtype=torch.long, device=text.device)
 
 
 def key_mask(mask: Tensor) -> Tensor:

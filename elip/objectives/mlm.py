@@ -36,6 +36,21 @@ def mask_tokens(
     return MaskedText(masked, torch.where(chosen, ids, IGNORE))
 
 
+def places_to_predict(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where in each text something is to be predicted: as many places in all texts, and which are real.
+
+    It reads values, and so is for labels on the CPU.
+
+    Shape:
+        labels: [B, L];  returns places [B, P], 1 or more a text, and real [M], of M places among all B * P
+    """
+    chosen = labels != IGNORE
+    most = max(1, int(chosen.sum(dim=1).max()))
+    # stable, so that the places of a text come first and in its order
+    places = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return places, chosen.gather(1, places).flatten().nonzero().flatten()
+
+
 def mlm_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, alpha: float) -> Tensor:
     """Return the distilled cross-entropy of the words predicted, or 0 where none is.
 

@@ -213,7 +213,7 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
         encoder, mask = self.model.albef.text_encoder, batch["mask"]
         vision = self.model.albef.encode_image(batch["image"])
         text = encoder.encode(batch["ids"], mask)
-        return self.model.matching_logits(encoder.fuse(text, mask, encoder.project(vision.embeds, vision.mask)))
+        return self.model.matching_logits(encoder.fuse_cls(text, mask, encoder.project(vision.embeds, vision.mask)))
 
     def example_batch(self, batch_size: int) -> Batch:
         """Return noise for images, each another one, and texts of full length."""

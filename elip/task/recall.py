@@ -17,6 +17,7 @@ from elip.data.datasets import EvalDataset, collate_samples
 from elip.data.tokenizer import Tokenizer
 from elip.errors import DataError
 from elip.models.albef import Albef
+from elip.models.text import ImageKV, TextEncoder
 from elip.reduction.guide import Guide, Text, Watch
 from elip.sheets import kept_patches_sheet
 from elip.task.contract import Batch, EvalResult, Evaluator, ItemScores
@@ -24,6 +25,8 @@ from elip.task.examples import Note, draw_best_and_worst
 from elip.task.finite import check_finite
 from elip.task.pairs import Captioned, Texts, texts_of
 
+TEXTS_AT_ONCE = 64
+"""Texts that meet an image together: enough to keep a device busy, and few enough to be of like length."""
 NOT_RANKED = -100.0
 """Score of pairs that were not among the best by similarity."""
 RECALL_AT = (1, 5, 10)
@@ -197,23 +200,24 @@ def score_retrieval(
 
     Args:
         albef: the encoders.
-        match: fused hidden states [K, L, D] to matching logits [K, 2].
+        match: fused hidden states of [CLS], [K, D], to matching logits [K, 2].
         images: items that `collate_images` joins to a batch with a key `image`.
         ids, mask: [T, L], the tokenised texts.
         k: candidates to re-rank in both directions.
         evaluator: spreads the work over ranks.
     """
-    encoder = albef.text_encoder
+    encoder, device = albef.text_encoder, next(albef.parameters()).device
     held: list[tuple[Tensor, Tensor | None]] = []  # this rank's images, for the second pass
 
     def encode_texts(batch: Batch) -> dict[str, Tensor]:
         hidden = encoder.encode(batch["ids"], batch["mask"])
-        return {"hidden": hidden, "feat": albef.text_feat(hidden)}
+        return {"attended": encoder.attend_alone(hidden, batch["mask"]), "feat": albef.text_feat(hidden)}
 
     def encode_images(batch: Batch) -> dict[str, Tensor]:
         output = albef.encode_image(batch["image"])
-        masks = [None] * len(output.embeds) if output.mask is None else list(output.mask)
-        held.extend(zip(output.embeds, masks, strict=True))
+        # in the computer's own memory: 1.8 MB an image of 384 px, too much for a device where there are thousands
+        embeds, masks = output.embeds.cpu(), [None] * len(output.embeds)
+        held.extend(zip(embeds, masks if output.mask is None else output.mask.cpu(), strict=True))
         return {"feat": albef.image_feat(output.embeds)}
 
     texts = evaluator.map(Numbers(len(ids)), encode_texts, lambda rows: {"ids": ids[rows], "mask": mask[rows]})
@@ -228,15 +232,12 @@ def score_retrieval(
     def match_pairs(batch: Batch) -> dict[str, Tensor]:
         rows = []
         for index in batch["index"].tolist():
-            embeds, image_mask = held[index - first]
-            chosen = wanted[index].nonzero().flatten()
-            kv = encoder.project(embeds[None], None if image_mask is None else image_mask[None])
-            device = embeds.device
-            fused = encoder.fuse(texts["hidden"][chosen].to(device), mask[chosen].to(device), kv)
-            row = torch.full((len(ids),), NOT_RANKED, device=device)
-            row[chosen.to(device)] = match(fused)[:, 1].float()
+            embeds, image_mask = (None if one is None else one[None].to(device) for one in held[index - first])
+            kv, chosen = encoder.project(embeds, image_mask), wanted[index].nonzero().flatten()
+            row = torch.full((len(ids),), NOT_RANKED)
+            row[chosen] = match_texts(encoder, match, texts["attended"][chosen], mask[chosen], kv).cpu()
             rows.append(row)
-        return {"score": torch.stack(rows)}
+        return {"score": torch.stack(rows).to(device)}  # where a rank without images has its rows
 
     scores = evaluator.map(Numbers(len(image_feat)), match_pairs, lambda rows: {"index": torch.tensor(rows)})["score"]
     check_finite(scores, "matching scores")
@@ -245,6 +246,31 @@ def score_retrieval(
         i2t=scores.masked_fill(~best_texts, NOT_RANKED),
         t2i=scores.T.masked_fill(~best_images, NOT_RANKED),
     )
+
+
+def match_texts(
+    encoder: TextEncoder, match: Callable[[Tensor], Tensor], attended: Tensor, mask: Tensor, image_kv: ImageKV
+) -> Tensor:
+    """Return the matching scores of texts with one image, [K]; this is what re-ranking spends its time on.
+
+    Texts of like length go together, so that no more is computed of a text than it has tokens, or hardly more.
+
+    Args:
+        encoder: the fusion layers.
+        match: see `score_retrieval`.
+        attended: [K, L, D], from `TextEncoder.attend_alone`, on any device.
+        mask: [K, L].
+        image_kv: of the image, from `TextEncoder.project`.
+    """
+    device = image_kv.layers[0].key.device
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort(stable=True)
+    scores = []
+    for chunk in order.split(TEXTS_AT_ONCE):
+        longest = int(lengths[chunk[-1]])
+        text, there = attended[chunk, :longest].to(device), mask[chunk, :longest].to(device)
+        scores.append(match(encoder.score(text, there, image_kv))[:, 1].float())
+    return torch.cat(scores)[order.argsort().to(device)]
 
 
 def right_ranks(

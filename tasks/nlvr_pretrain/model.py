@@ -38,7 +38,7 @@ class TextAssignment(nn.Module):
         self, image: Tensor, ids: Tensor, mask: Tensor, guide: Guide | None = None, watch: Watch | None = None
     ) -> Classified:
         """Return logits [T, 3] of texts with two images each; see `fuse_texts`."""
-        fused = fuse_texts(self.albef, image, ids, mask, guide, watch)
+        fused = fuse_texts(self.albef, image, ids, mask, guide, watch, cls_only=True)
         return Classified(self.ta_head(fused.cls), fused.vision)
 
     def assign(
@@ -63,8 +63,7 @@ class TextAssignment(nn.Module):
             similarity = self._similarity(vision.embeds)
             pairs = draw_pairs(similarity, lots)
         image_kv = encoder.project(vision.embeds, vision.mask)
-        fused = encoder.fuse(text, mask, image_kv, torch.stack([pairs.left, pairs.right]))
-        logits = self.ta_head(fused[:, 0])
+        logits = self.ta_head(encoder.fuse_cls(text, mask, image_kv, torch.stack([pairs.left, pairs.right])))
         if similarity is not None:  # else only the draw would know that they are not finite, and it does not tell
             logits = logits + (0 * similarity).sum(dim=1, keepdim=True)
         return Classified(logits, vision), pairs

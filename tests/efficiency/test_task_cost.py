@@ -67,10 +67,25 @@ def text() -> int:
     return norm(L) + TEXT_LAYER
 
 
-def fusion(texts: int, tokens: int) -> int:
-    """Two layers that attend to an image: its keys and values once, the rest for each text."""
+def fusion(matched: int, tokens: int, masked: int = 0) -> int:
+    """Two layers that attend to an image: its keys and values once, the rest for each text.
+
+    Of the last layer a text to match wants [CLS] alone, and one with masked words those.
+    """
     cross = 2 * L * D**2 + 2 * L * tokens * D + norm(L)
-    return 2 * (2 * tokens * D**2 + texts * (TEXT_LAYER + cross))
+    return (
+        2 * 2 * tokens * D**2
+        + (matched + masked) * (TEXT_LAYER + cross)
+        + matched * last(1, tokens)
+        + masked * last(WORDS, tokens)
+    )
+
+
+def last(wanted: int, tokens: int) -> int:
+    """A layer of which a few tokens are wanted: keys and values of all tokens, the rest for those."""
+    attention = 2 * wanted * D**2 + 2 * wanted * L * D + norm(wanted)
+    cross = 2 * wanted * D**2 + 2 * wanted * tokens * D + norm(wanted)
+    return 2 * L * D**2 + attention + cross + 8 * wanted * D**2 + norm(wanted)
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +114,9 @@ def test_parts_of_a_training_step_are_those_of_the_closed_formula(dense: TaskCos
     mlm = WORDS * (D**2 + D * VOCAB) + norm(WORDS)
     assert cost.vision == vision(17, 17, 17)
     assert cost.text == 2 * text()
-    assert cost.fusion == fusion(3 + wrong_images, 17)
+    assert cost.fusion == fusion(2 + wrong_images, 17, masked=1)
     assert cost.heads == 2 * D * E + similarities + 3 * 2 * D + mlm
-    assert cost.momentum == cost.vision + cost.text + fusion(1, 17) + 2 * D * E + mlm + similarities
+    assert cost.momentum == cost.vision + cost.text + fusion(0, 17, masked=1) + 2 * D * E + mlm + similarities
 
 
 def test_the_backward_pass_costs_twice_what_has_a_gradient(dense: TaskCost, reduced: TaskCost) -> None:
@@ -131,7 +146,7 @@ def test_a_teachers_row_is_a_part_of_momentum_and_its_choice_saves_the_rest(dens
     assert cost.train_forward.momentum == dense.train_forward.momentum + row
     left = 1 + 6 + 1  # CLS, 0.4 of 16 patches, the others
     assert cost.train_forward.vision == vision(left, left, left) + 10 * D
-    assert cost.train_forward.fusion == fusion(4, left)
+    assert cost.train_forward.fusion == fusion(3, left, masked=1)
     assert cost.train_forward.look_ahead == 0
     assert cost.inference == dense.inference
 
@@ -139,7 +154,7 @@ def test_a_teachers_row_is_a_part_of_momentum_and_its_choice_saves_the_rest(dens
 def test_look_ahead_of_a_reduced_momentum_encoder_is_part_of_momentum(reduced: TaskCost) -> None:
     cost = task_cost(make_task(ELIP, task={"reduce_momentum": True}))
     assert cost.train_forward.look_ahead == reduced.train_forward.look_ahead
-    saved = vision(17, 17, 17) + fusion(1, 17) - reduced.inference.vision - fusion(1, 10)
+    saved = vision(17, 17, 17) + fusion(0, 17, masked=1) - reduced.inference.vision - fusion(0, 10, masked=1)
     assert cost.train_forward.momentum == reduced.train_forward.momentum - saved + reduced.inference.look_ahead
 
 

@@ -156,3 +156,38 @@ def test_what_is_recomputed_or_compiled_gives_the_same_gradients(
     assert len(gradients[0]) > 20
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fusion_layer", [2, 3, 4])  # of 4 layers: two fusion layers, one, none
+def test_what_is_wanted_at_some_places_is_what_all_of_it_has_there(
+    ids: Tensor, mask: Tensor, images: Tensor, fusion_layer: int
+) -> None:
+    torch.manual_seed(2)
+    encoder = TextEncoder(BertConfig(**SMALL), fusion_layer, image_width=12).eval()
+    text, kv = encoder.encode(ids, mask), encoder.project(images)
+    places = [torch.tensor([[0, 2], [3, 1], [1, 1]]), torch.tensor([[0], [4], [2]])]
+    index = torch.tensor([2, 2, 0, 1, 0, 2])
+    for pairing in (None, index):
+        whole = encoder.fuse(text, mask, kv, pairing)
+        for part, wanted, found in zip(
+            whole.split(3), places, encoder.fuse_at(text, mask, kv, places, pairing), strict=True
+        ):
+            torch.testing.assert_close(found, part[torch.arange(3)[:, None], wanted])
+        torch.testing.assert_close(encoder.fuse_cls(text, mask, kv, pairing), whole[:, 0])
+    attended = encoder.attend_alone(text, mask)
+    torch.testing.assert_close(encoder.score(attended, mask, kv), encoder.fuse(text, mask, kv)[:, 0])
+
+
+def test_gradients_of_what_is_wanted_are_those_of_the_whole(
+    encoder: TextEncoder, ids: Tensor, mask: Tensor, images: Tensor
+) -> None:
+    def gradients(cls_only: bool) -> list[Tensor]:
+        encoder.zero_grad()
+        text, kv = encoder.encode(ids, mask), encoder.project(images)
+        cls = encoder.fuse_cls(text, mask, kv) if cls_only else encoder.fuse(text, mask, kv)[:, 0]
+        cls.square().sum().backward()
+        return [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+
+    for mine, right in zip(gradients(cls_only=True), gradients(cls_only=False), strict=True):
+        torch.testing.assert_close(mine, right, atol=1e-5, rtol=1e-4)

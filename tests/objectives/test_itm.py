@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elip.objectives import itm
-from elip.objectives.itm import draw_lots, itm_loss, sample_negatives
+from elip.objectives.itm import draw_lots, itm_loss, sample_negatives, warn_of_one_image
 
 
 @given(st.integers(2, 8), st.integers(0, 1000))
@@ -82,23 +82,27 @@ def test_a_sure_and_right_match_costs_nothing_and_an_unsure_one_log_two() -> Non
     assert itm_loss(torch.zeros(1, 2), torch.zeros(2, 2), valid).item() == pytest.approx(math.log(2))
 
 
-def test_rows_without_a_negative_are_left_out_and_warned_of_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(itm, "_warned", set())
+def test_rows_without_a_negative_are_left_out() -> None:
     same = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 0, 1]], dtype=torch.bool)
     drawn = sample_negatives(torch.zeros(3, 3), torch.zeros(3, 3), same)
     assert drawn.valid.tolist() == [True, False, True]
     logits = torch.zeros(9, 2)
     logits[[1, 4, 7]] = 100.0 * torch.tensor([1.0, -1.0])  # absurd logits in the row that must not count
+    assert itm_loss(logits[:3], logits[3:], drawn.valid).item() == pytest.approx(math.log(2))
+
+
+def test_a_batch_of_one_image_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(itm, "_warned", set())
+    warn_of_one_image(torch.tensor([3, 3, 4]))
+    assert not caplog.text
     for _ in range(2):
-        loss = itm_loss(logits[:3], logits[3:], drawn.valid)
-        assert loss.item() == pytest.approx(math.log(2))
+        warn_of_one_image(torch.tensor([3, 3, 3]))
     assert caplog.text.count("left out of ITM") == 1
 
 
-def test_a_batch_without_any_negative_gives_a_zero_that_can_be_differentiated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(itm, "_warned", set())
+def test_a_batch_without_any_negative_gives_a_zero_that_can_be_differentiated() -> None:
     logits = torch.zeros(3, 2, requires_grad=True)
     loss = itm_loss(logits[:1], logits[1:], torch.tensor([False]))
     loss.backward()

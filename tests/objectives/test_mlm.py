@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elip.objectives.mlm import IGNORE, mask_tokens, mlm_loss
+from elip.objectives.mlm import IGNORE, mask_tokens, mlm_loss, places_to_predict
 
 PAD, CLS, MASK, WORDS = 0, 1, 3, 1000
 SETTINGS = {"pad_id": PAD, "cls_id": CLS, "mask_id": MASK, "vocab_size": WORDS}
@@ -30,6 +30,16 @@ def test_labels_are_the_words_that_stood_there_and_never_pad_or_cls(probability:
     assert not predicted[:, 0].any()
     assert not predicted[:, -5:].any()
     assert torch.equal(masked.ids[~predicted], ids[~predicted])
+
+
+@given(st.integers(1, 5), st.integers(1, 7), st.integers(0, 100))
+def test_places_to_predict_are_all_that_are_labelled_in_order(rows: int, length: int, seed: int) -> None:
+    labels = torch.randint(0, 3, (rows, length), generator=torch.Generator().manual_seed(seed)) - 1
+    labels = torch.where(labels < 0, IGNORE, labels)
+    places, real = places_to_predict(labels)
+    per_text = (labels != IGNORE).sum(dim=1)
+    assert places.shape == (rows, max(1, int(per_text.max())))
+    assert torch.equal(labels.gather(1, places).flatten()[real], labels[labels != IGNORE])
 
 
 def test_the_shares_are_those_of_bert() -> None:

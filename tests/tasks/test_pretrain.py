@@ -56,7 +56,7 @@ def test_a_step_start_keeps_the_temperature_in_bounds_and_lets_the_copies_follow
 def test_the_momentum_image_is_whole_unless_asked_otherwise(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, int] = {}
     for setting in ("false", "true"):
-        task = small_task("pretrain", [*tiny, f"task.reduce_momentum={setting}"])
+        task = small_task("pretrain", [*tiny, f"task.reduce_momentum={setting}", "task.alpha=0.4"])
         project = task.model.teacher.text_encoder.project
 
         def spy(embeds: Tensor, *args: Any, setting: str = setting, project: Any = project) -> Any:
@@ -73,7 +73,7 @@ def test_a_reduced_momentum_image_follows_the_progress_of_the_training(
     tiny: list[str], monkeypatch: pytest.MonkeyPatch, schedule: str
 ) -> None:
     reducer = f"reducer={{name: random, begin: [0], keep_ratio: 0.5, {schedule}}}"
-    task = small_task("pretrain", [*without_reducer(tiny), reducer, "task.reduce_momentum=true"])
+    task = small_task("pretrain", [*without_reducer(tiny), reducer, "task.reduce_momentum=true", "task.alpha=0.4"])
     project, seen = task.model.teacher.text_encoder.project, []
 
     def spy(embeds: Tensor, *args: Any) -> Any:
