@@ -198,6 +198,10 @@ def score_retrieval(
 ) -> RetrievalScores:
     """Return the scores of every image with every text.
 
+    What it holds grows with both: the tokens of a rank's own images, those of all texts, and some 20 bytes a pair. With
+    ViT-B/16 at 384 px and texts of 30 tokens an image takes 1.8 MB and a text 0.09 MB: 1,000 images and 5,000 texts
+    2.3 GB on one rank.
+
     Args:
         albef: the encoders.
         match: fused hidden states of [CLS], [K, D], to matching logits [K, 2].

@@ -1,9 +1,23 @@
-"""Recall: by hand, against guessing, and where scores tie."""
+"""Recall: by hand, against guessing, and where scores tie; and the matching that re-ranks."""
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import BertConfig
 
-from elip.task.recall import chance_recalls, margin, ranks, recalls, right_ranks
+from elip.models.text import TextEncoder
+from elip.task import recall
+from elip.task.recall import chance_recalls, margin, match_texts, ranks, recalls, right_ranks
+
+SMALL = {
+    "hidden_size": 8,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": 20,
+    "initializer_range": 0.3,
+}
 
 
 def test_recall_counts_images_whose_nearest_own_text_is_early_enough() -> None:
@@ -37,3 +51,44 @@ def test_the_margin_of_an_image_is_that_of_its_best_text_over_the_best_of_the_ot
     i2t = torch.tensor([[3.0, 5.0, 1.0, 2.0], [9.0, 0.0, 4.0, 6.0], [0.0, 7.0, -100.0, -100.0]])
     assert margin(i2t, [[0, 1], [2], [2, 3]]).tolist() == [3.0, -5.0, -107.0]
     assert margin(torch.tensor([[1.0, 2.0]]), [[0, 1]]).tolist() == [float("inf")]
+
+
+@torch.no_grad()
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=9),
+    at_once=st.integers(1, 4),
+    fusion_layer=st.integers(0, 2),
+    masked=st.booleans(),
+)
+def test_texts_matched_in_the_order_of_their_lengths_score_as_each_does_alone(
+    lengths: list[int], at_once: int, fusion_layer: int, masked: bool
+) -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(BertConfig(**SMALL), fusion_layer, image_width=6).eval()
+    head = torch.nn.Linear(8, 2)
+    ids = torch.randint(1, 20, (len(lengths), 6))
+    mask = torch.arange(6) < torch.tensor(lengths)[:, None]
+    kv = encoder.project(torch.randn(1, 5, 6), torch.arange(5)[None] < 3 if masked else None)
+    attended = encoder.attend_alone(encoder.encode(ids, mask), mask)
+    alone = []
+    for row, length in zip(ids, lengths, strict=True):
+        whole = torch.ones(1, length)
+        text = encoder.encode(row[None, :length], whole)
+        alone.append(head(encoder.fuse(text, whole, kv)[:, 0])[0, 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recall, "TEXTS_AT_ONCE", at_once)
+        scores = match_texts(encoder, head, attended, mask, kv)
+    torch.testing.assert_close(scores, torch.stack(alone), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_no_text_is_computed_beyond_the_longest_of_those_it_goes_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = TextEncoder(BertConfig(**SMALL), fusion_layer=1, image_width=6).eval()
+    mask = torch.arange(6) < torch.tensor([5, 2, 6, 1])[:, None]
+    shapes = []
+    first = encoder.fusion_layers[0].crossattention.self.query
+    first.register_forward_hook(lambda _m, args, _o: shapes.append(tuple(args[0].shape[:2])))
+    monkeypatch.setattr(recall, "TEXTS_AT_ONCE", 2)
+    attended = encoder.attend_alone(torch.randn(4, 6, 8), mask)
+    match_texts(encoder, torch.nn.Linear(8, 2), attended, mask, encoder.project(torch.randn(1, 5, 6)))
+    assert shapes == [(2, 2), (2, 6)]
