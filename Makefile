@@ -10,7 +10,7 @@ RUN := runs/demo/pretrain
 LAB := runs/lab/digitscenes
 TASKS := retrieval vqa ve nlvr_pretrain nlvr grounding
 
-.PHONY: demo demo-tasks lab test lint clean
+.PHONY: demo demo-tasks lab test test-cuda lint clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/make_demo_data.py --out $(DATA) --val 100
@@ -43,6 +43,16 @@ lab: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+# What needs a GPU, and what it brings there: time and memory of a training step as ratios to that without reduction.
+test-cuda: $(STAMP)
+	$(BIN)/python -m pytest -q -rs tests/cuda
+	if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	    $(BIN)/python tools/benchmark.py --config configs/pretrain.yaml reducer.name=none --amp bf16 --memory \
+	        --against configs/pretrain.yaml --reducer tome --reducer evit --with train.recompute=light; \
+	else \
+	    echo "There is no CUDA device here: nothing was measured."; \
+	fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check
