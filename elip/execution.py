@@ -105,7 +105,7 @@ def linear_of(linear: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tens
 
     def pack(tensor: Tensor) -> Tensor | _Again:
         if tensor.untyped_storage()._cdata == own:
-            return _Again(tensor.size(), tensor.stride(), tensor.storage_offset())
+            return _Again(tensor.size(), tensor.stride(), int(tensor.storage_offset()))
         if watch is not None:
             watch(tensor)
         return tensor

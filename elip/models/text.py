@@ -259,6 +259,11 @@ class TextEncoder(nn.Module):
         return self.bert_config.hidden_size
 
     @property
+    def text_layers(self) -> list[Layer]:
+        """The layers that see text only."""
+        return list(self.encoder.layer[: self.fusion_layer])  # type: ignore[arg-type]
+
+    @property
     def fusion_layers(self) -> list[Layer]:
         """The layers with cross-attention."""
         return list(self.encoder.layer[self.fusion_layer :])  # type: ignore[arg-type]
@@ -270,7 +275,7 @@ class TextEncoder(nn.Module):
             ids, mask: [T, L], mask True or 1 where there is a token;  returns [T, L, D]
         """
         x = self.embeddings(ids)
-        for layer in self.encoder.layer[: self.fusion_layer]:
+        for layer in self.text_layers:
             x = self._run(layer, x, key_mask(mask))
         return x
 

@@ -236,8 +236,9 @@ def score_retrieval(
     def match_pairs(batch: Batch) -> dict[str, Tensor]:
         rows = []
         for index in batch["index"].tolist():
-            embeds, image_mask = (None if one is None else one[None].to(device) for one in held[index - first])
-            kv, chosen = encoder.project(embeds, image_mask), wanted[index].nonzero().flatten()
+            embeds, there = held[index - first]
+            kv = encoder.project(embeds[None].to(device), None if there is None else there[None].to(device))
+            chosen = wanted[index].nonzero().flatten()
             row = torch.full((len(ids),), NOT_RANKED)
             row[chosen] = match_texts(encoder, match, texts["attended"][chosen], mask[chosen], kv).cpu()
             rows.append(row)
