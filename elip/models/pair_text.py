@@ -8,7 +8,8 @@ from copy import copy, deepcopy
 
 from torch import Tensor, nn
 
-from elip.models.text import ImageKV, KeyValue, Layer, LayerStack, TextEncoder, key_mask
+from elip.models.bert_layers import KeyValue, Layer, LayerStack, key_mask
+from elip.models.text import ImageKV, TextEncoder
 
 
 class PairTextEncoder(TextEncoder):

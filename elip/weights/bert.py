@@ -22,7 +22,8 @@ from transformers.utils import (
 
 from elip.config.schema import TextConfig
 from elip.errors import CheckpointError, ConfigError, did_you_mean
-from elip.models.text import BERT_ACTIVATION, MLMHead, TextEncoder, activations
+from elip.models.bert_layers import BERT_ACTIVATION, activations
+from elip.models.text import MLMHead, TextEncoder
 from elip.weights.fitting import LoadReport, Rules, fit, score
 from elip.weights.reading import read_tensors, require_regular
 from elip.weights.wrappings import described, unwrap

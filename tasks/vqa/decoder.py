@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig
 
-from elip.models.text import Embeddings, KeyValue, Layer, LayerStack, MLMHead, init_bert_weights, key_mask
+from elip.models.bert_layers import Embeddings, KeyValue, Layer, LayerStack, init_bert_weights, key_mask
+from elip.models.text import MLMHead
 
 ROWS_AT_ONCE = 4096
 """Words scored at once: their logits over a vocabulary of 30,522 take half a gigabyte."""
