@@ -208,7 +208,7 @@ def notes_of(
         notes.append(f"Accuracy: vote of the {args.votes} nearest others; their features reduced, too (own) or dense.")
     if args.data and args.vit:
         notes.append("A ViT alone reads no texts: there is no recall. For that, take a trained run (--run).")
-    elif args.data and not subject.finds_texts:
+    elif args.data and subject.joint_space is None:
         notes.append("This run's task has no joint space of images and texts: there is no recall.")
     elif args.data and pictures.captions is None:
         notes.append("The items have no captions: there is no recall.")

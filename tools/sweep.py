@@ -16,7 +16,7 @@ from elip.efficiency.report import Table, as_text
 from elip.engine.run_lock import RunLock, is_held
 from elip.errors import ConfigError, ElipError
 from elip.lab.report.writer import write_report
-from elip.lab.sweep.chain import OUTPUT, Chain, Outcome, Stage
+from elip.lab.sweep.chain import OUTPUT, Chain, Stage, StageState
 from elip.lab.sweep.file import Sweep, SweepFile
 from elip.lab.sweep.planning import Arm
 from elip.lab.sweep.pool import default_jobs, run_all
@@ -209,7 +209,7 @@ def _finish(record: SweepRecord, out: Path, runs: Sequence[tuple[Chain, Stage]])
     """Say what has failed, and write the report if there is anything to report."""
     failed = [stage for chain, stage in runs if record.outcome(chain, stage).status == "failed"]
     for stage in failed:
-        print(f"failed: {stage.folder}: {Outcome.of(stage.folder).error}", file=sys.stderr)
+        print(f"failed: {stage.folder}: {StageState.of(stage.folder).error}", file=sys.stderr)
     done = [one for one in record.runs if record.outcome(*one).status == "done"]
     print(f"{len(done)} of {len(record.runs)} runs are done")
     if done:
@@ -230,7 +230,7 @@ class ProgressLines:
         self._record, self._jobs = record, jobs
         self._runs = [(chain, stage) for chain in chains for stage in chain.stages]
 
-    def __call__(self, chain: Chain, stage: Stage, outcome: Outcome) -> None:
+    def __call__(self, chain: Chain, stage: Stage, outcome: StageState) -> None:
         """Take in what became of a run."""
         self._record.note(chain, stage, outcome)
         what = f"{chain.arm}, seed {chain.seed}, {stage.name}"
@@ -241,7 +241,7 @@ class ProgressLines:
         done = [one for one in self._runs if self._record.outcome(*one).status == "done"]
         print(f"[{len(done)}/{len(self._runs)}] {what}: {self._said(stage, outcome)}", flush=True)
 
-    def _said(self, stage: Stage, outcome: Outcome) -> str:
+    def _said(self, stage: Stage, outcome: StageState) -> str:
         if outcome.status == "failed":
             return f"failed: {outcome.error} (all it said is in {stage.folder / OUTPUT})"
         if outcome.status == "waiting":

@@ -81,8 +81,8 @@ class _Pass:
     """The passes of all batches under one reducer."""
 
     def __init__(self, subject: Subject, reducer: TokenReducer) -> None:
-        self._subject, self._reducer = subject, reducer
-        self._joins = subject.finds_texts and not reducer.requires_text
+        self._encoder, self._reducer = subject.encoder, reducer
+        self._space = None if reducer.requires_text else subject.joint_space
         self._pooled: list[Tensor] = []
         self._patches: list[Tensor] = []
         self._joint: list[Tensor] = []
@@ -90,11 +90,11 @@ class _Pass:
     def run(self, images: Tensor, guide: Guide | None = None) -> VisionOutput:
         """Encode a batch, and keep its features."""
         guide = guide if self._reducer.requires_text else None
-        output = self._subject.encoder(images, self._reducer, guide, Watch(source=True))
+        output = self._encoder(images, self._reducer, guide, Watch(source=True))
         # a copy: where the head takes CLS as it is, the feature is a view that would keep all tokens alive
-        self._pooled.append(pooled(self._subject.encoder, output).float().cpu().clone())
-        if self._joins:
-            self._joint.append(self._subject.joint_features(output).float().cpu())
+        self._pooled.append(pooled(self._encoder, output).float().cpu().clone())
+        if self._space is not None:
+            self._joint.append(self._space.of_images(output).float().cpu())
         return output
 
     def compare(self, patches: Tensor, dense: Tensor) -> None:

@@ -316,11 +316,11 @@ class _Scoring:
             self._labels = torch.from_numpy(np.unique(pictures.classes, return_inverse=True)[1])
         self._own_texts: list[list[int]] = []
         self._texts: Tensor | None = None
-        if pictures.captions is not None and subject.finds_texts:
+        if pictures.captions is not None and (space := subject.joint_space) is not None:
             captions = [caption for several in pictures.captions for caption in several]
             numbers = iter(range(len(captions)))
             self._own_texts = [[next(numbers) for _ in several] for several in pictures.captions]
-            self._texts = subject.text_features(captions).float().cpu()
+            self._texts = space.of_texts(captions).float().cpu()
 
     def of(self, draws: Sequence[Features]) -> Scores:
         """Return the scores of all draws of an arm."""

@@ -62,16 +62,20 @@ class Subject(Protocol):
         ...
 
     @property
-    def finds_texts(self) -> bool:
-        """Whether images and texts have features in one space."""
+    def joint_space(self) -> "JointSpace | None":
+        """Where images and texts have features beside each other; None where there is no such place."""
         ...
 
-    def text_features(self, captions: Sequence[str]) -> Tensor:
-        """Return unit features of texts in the joint space, [T, E]."""
+
+class JointSpace(Protocol):
+    """The space of E features that images and texts have in common."""
+
+    def of_texts(self, captions: Sequence[str]) -> Tensor:
+        """Return unit features of texts, [T, E]."""
         ...
 
-    def joint_features(self, output: VisionOutput) -> Tensor:
-        """Return unit features of images in the joint space, [B, E]."""
+    def of_images(self, output: VisionOutput) -> Tensor:
+        """Return unit features of encoded images, [B, E]."""
         ...
 
 
@@ -85,7 +89,7 @@ class VitSubject:
         device: to compute on.
     """
 
-    finds_texts = False
+    joint_space = None
 
     def __init__(self, name: str, image_size: int | None, weights: str, device: torch.device) -> None:
         self._vit = PlainVit(name, image_size, weights, classifier=False)
@@ -111,12 +115,6 @@ class VitSubject:
 
     def guide(self, captions: Sequence[str]) -> Guide | None:
         return None
-
-    def text_features(self, captions: Sequence[str]) -> Tensor:
-        raise NotImplementedError("a ViT alone reads no texts; look at finds_texts")
-
-    def joint_features(self, output: VisionOutput) -> Tensor:
-        raise NotImplementedError("a ViT alone has no space that it shares with texts; look at finds_texts")
 
 
 class RunSubject:
@@ -157,14 +155,8 @@ class RunSubject:
         return Guide(self._run.text(captions))
 
     @property
-    def finds_texts(self) -> bool:
-        return hasattr(self._albef, "vision_proj")
-
-    def text_features(self, captions: Sequence[str]) -> Tensor:
-        return self._run.encode_text(captions)
-
-    def joint_features(self, output: VisionOutput) -> Tensor:
-        return self._albef.image_feat(output.embeds)
+    def joint_space(self) -> JointSpace | None:
+        return _SpaceOfRun(self._run) if hasattr(self._albef, "vision_proj") else None
 
     def _take_trained(self, made: TokenReducer) -> bool:
         """Give a reducer the parameters of the run's own, if that one has the very same; return whether it has."""
@@ -176,6 +168,17 @@ class RunSubject:
             return False
         made.load_state_dict(trained)
         return True
+
+
+class _SpaceOfRun:
+    def __init__(self, run: TrainedTask) -> None:
+        self._run = run
+
+    def of_texts(self, captions: Sequence[str]) -> Tensor:
+        return self._run.encode_text(captions)
+
+    def of_images(self, output: VisionOutput) -> Tensor:
+        return self._run.task.model.albef.image_feat(output.embeds)
 
 
 def at_root(images: ImageFolder, root: Path | None) -> ImageFolder:

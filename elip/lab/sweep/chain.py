@@ -54,7 +54,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageState:
     """How far a run has come.
 
     Args:
@@ -74,7 +74,7 @@ class Outcome:
     files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path) -> "Outcome":
+    def of(cls, folder: Path) -> "StageState":
         """Return that of the run in a folder; what cannot be read is as good as not run."""
         with suppress(OSError, ValueError, TypeError):
             return cls(**json.loads((folder / OUTCOME).read_text(encoding="utf-8")))
@@ -127,7 +127,7 @@ class Chain:
 
     def has_done(self, stage: Stage) -> bool:
         """Return whether a stage is trained, and evaluated on all splits that are asked for now."""
-        outcome = Outcome.of(stage.folder)
+        outcome = StageState.of(stage.folder)
         return (
             outcome.status == "done"
             and outcome.checkpoint == self.checkpoint
@@ -147,7 +147,7 @@ class ChainRunner:
     def __init__(
         self,
         environment: Mapping[str, str] | None = None,
-        notice: Callable[[Chain, Stage, Outcome], None] = lambda *_: None,
+        notice: Callable[[Chain, Stage, StageState], None] = lambda *_: None,
     ) -> None:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         self._environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
@@ -168,7 +168,7 @@ class ChainRunner:
         for stage in chain.stages:
             if chain.has_done(stage):
                 continue
-            before = Outcome.of(stage.folder)
+            before = StageState.of(stage.folder)
             begun_with = before.files if run_folder.latest(stage.folder) is not None else {}
             files = {**made_from(stage.config, stage.splits), **begun_with}
             running = replace(before, status="running", error=None, files=files)
@@ -179,9 +179,9 @@ class ChainRunner:
             try:
                 outcome = self._run_stage(chain, stage)
             except ElipError as error:
-                outcome = Outcome("failed", error=str(error))
+                outcome = StageState("failed", error=str(error))
             except OSError as error:
-                outcome = Outcome("failed", error=f"{type(error).__name__}: {error}")
+                outcome = StageState("failed", error=f"{type(error).__name__}: {error}")
             seconds = before.seconds + time.monotonic() - began
             outcome = replace(outcome, checkpoint=chain.checkpoint, seconds=round(seconds, 3), files=running.files)
             with suppress(ElipError):
@@ -191,7 +191,7 @@ class ChainRunner:
                 return outcome.status
         return "done"
 
-    def _run_stage(self, chain: Chain, stage: Stage) -> Outcome:
+    def _run_stage(self, chain: Chain, stage: Stage) -> StageState:
         folder = stage.folder
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -199,21 +199,21 @@ class ChainRunner:
         if not is_trained(folder):
             error = self._train(chain, stage)
             if self._stopping.is_set() and not (error is None and is_trained(folder)):
-                return Outcome("waiting")
+                return StageState("waiting")
             if error is None and not is_trained(folder):  # a signal that came from elsewhere
-                return Outcome("waiting", error="stopped by a signal")
+                return StageState("waiting", error="stopped by a signal")
             if error is not None:
-                return Outcome("failed", error=error)
+                return StageState("failed", error=error)
         weights = weights_of(folder, chain.checkpoint)
         metrics = {}
         for split in stage.splits:
             error = self._command(folder, "evaluate", weights, "--split", split, *_plugins(stage))
             if self._stopping.is_set() and error is not None:
-                return Outcome("waiting")
+                return StageState("waiting")
             if error is not None:
-                return Outcome("failed", error=error)
+                return StageState("failed", error=error)
             metrics[split] = headline(folder / "eval" / split)
-        return Outcome("done", metrics=metrics)
+        return StageState("done", metrics=metrics)
 
     def _train(self, chain: Chain, stage: Stage) -> str | None:
         """Begin a run or go on with it; return what went wrong, None if nothing did."""
@@ -250,7 +250,7 @@ class ChainRunner:
                 if "in use by another run" not in str(error):
                     raise
                 if not told:
-                    self._notice(chain, stage, Outcome("running", error=f"waits: {error}"))
+                    self._notice(chain, stage, StageState("running", error=f"waits: {error}"))
                     told = True
                 time.sleep(_POLL_SECONDS)
             else:

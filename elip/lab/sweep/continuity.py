@@ -8,7 +8,7 @@ from elip.config import config_from_dict, config_to_dict
 from elip.config.sources import Draft, read_files
 from elip.engine.checkpoint import changes
 from elip.errors import ConfigError
-from elip.lab.sweep.chain import Chain, Outcome, Stage
+from elip.lab.sweep.chain import Chain, Stage, StageState
 from elip.weights import run_folder
 
 _SHOWN = 3
@@ -34,7 +34,7 @@ def refuse_other_runs(chains: Sequence[Chain]) -> None:
 
 def _differences(chain: Chain, stage: Stage) -> list[str]:
     folder = stage.folder
-    before = Outcome.of(folder)
+    before = StageState.of(folder)
     began = run_folder.latest(folder) is not None or before.status == "done"
     if not began or not (folder / "config.yaml").is_file():
         return []

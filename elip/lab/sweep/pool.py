@@ -11,9 +11,9 @@ from types import FrameType
 import torch
 
 from elip.errors import Interrupted
-from elip.lab.sweep.chain import Chain, ChainRunner, Outcome, Stage
+from elip.lab.sweep.chain import Chain, ChainRunner, Stage, StageState
 
-Notice = Callable[[Chain, Stage, Outcome], None]
+Notice = Callable[[Chain, Stage, StageState], None]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _WAIT_SECONDS = 0.2
@@ -59,7 +59,7 @@ def run_all(chains: Sequence[Chain], jobs: int, notice: Notice) -> None:
     waiting: queue.SimpleQueue[Chain] = queue.SimpleQueue()
     for chain in chains:
         waiting.put(chain)
-    events: queue.SimpleQueue[tuple[Chain, Stage, Outcome]] = queue.SimpleQueue()
+    events: queue.SimpleQueue[tuple[Chain, Stage, StageState]] = queue.SimpleQueue()
     stopping, bugs = threading.Event(), list[Exception]()
     runners = [ChainRunner(one, lambda *event: events.put(event)) for one in environments(jobs)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from elip.atomic import write_text
-from elip.lab.sweep.chain import Chain, Outcome, Stage
+from elip.lab.sweep.chain import Chain, Stage, StageState
 from elip.lab.sweep.counting import Counts
 from elip.lab.sweep.file import Sweep
 from elip.lab.sweep.planning import Arm
@@ -37,12 +37,12 @@ class SweepRecord:
         is_alive: Callable[[Chain], bool] = lambda _: False,
     ) -> None:
         self._out, self._sweep, self._arms, self._chains = out, sweep, arms, chains
-        self._outcomes: dict[Key, Outcome] = {}
+        self._outcomes: dict[Key, StageState] = {}
         for chain, stage in self.runs:
-            outcome = Outcome.of(stage.folder)
+            outcome = StageState.of(stage.folder)
             undone = outcome.status == "done" and not chain.has_done(stage)  # another evaluation is asked for now
             if undone or (outcome.status == "running" and not is_alive(chain)):
-                outcome = Outcome("waiting", seconds=outcome.seconds)
+                outcome = StageState("waiting", seconds=outcome.seconds)
             self._outcomes[_key(chain, stage)] = outcome
 
     @property
@@ -50,11 +50,11 @@ class SweepRecord:
         """All runs, each with the chain that it is in."""
         return [(chain, stage) for chain in self._chains for stage in chain.stages]
 
-    def outcome(self, chain: Chain, stage: Stage) -> Outcome:
+    def outcome(self, chain: Chain, stage: Stage) -> StageState:
         """Return what became of a run."""
         return self._outcomes[_key(chain, stage)]
 
-    def note(self, chain: Chain, stage: Stage, outcome: Outcome) -> None:
+    def note(self, chain: Chain, stage: Stage, outcome: StageState) -> None:
         """Take in what became of a run, and write it down."""
         self._outcomes[_key(chain, stage)] = outcome
         self.write()

@@ -13,7 +13,7 @@ import pytest
 from elip.config import config_to_dict, load_config
 from elip.engine.run_lock import RunLock
 from elip.errors import DataError
-from elip.lab.sweep.chain import Chain, ChainRunner, Outcome
+from elip.lab.sweep.chain import Chain, ChainRunner, StageState
 from tests.conftest import PROJECT
 from tests.lab.sweep.stand_ins import StandIns, calls, make_chain, wait_for
 
@@ -40,8 +40,8 @@ def test_each_stage_is_trained_from_the_first_one_and_evaluated(
     first, second = (stage.folder for stage in chain.stages)
     for folder in (first, second):
         assert calls(folder) == ["train", "evaluate checkpoint-00000002.pt test"]
-        assert Outcome.of(folder).metrics == {"test": ["r_mean", 12.5]}
-        assert [Path(file).name for file in Outcome.of(folder).files] == [f"{config['reducer']['name']}.py"]
+        assert StageState.of(folder).metrics == {"test": ["r_mean", 12.5]}
+        assert [Path(file).name for file in StageState.of(folder).files] == [f"{config['reducer']['name']}.py"]
     assert load_config(first / "config.yaml").model.init is None
     assert load_config(second / "config.yaml").model.init == str(first / "checkpoint-00000002.pt")
 
@@ -74,11 +74,11 @@ def test_files_that_a_run_was_begun_with_are_kept_in_mind_when_it_goes_on(
     folder = chain.stages[0].folder
     stand_ins.behave({"tome seed-1 pretrain": "end early"})
     ChainRunner().run(chain)
-    begun_with = Outcome.of(folder).files[str(pairs)]
+    begun_with = StageState.of(folder).files[str(pairs)]
     pairs.write_text("others")
     stand_ins.behave({})
     assert ChainRunner().run(chain) == "done"
-    assert Outcome.of(folder).files[str(pairs)] == begun_with
+    assert StageState.of(folder).files[str(pairs)] == begun_with
 
 
 def test_another_split_is_evaluated_without_training_again(
@@ -110,11 +110,11 @@ def test_what_went_wrong_is_told_by_its_last_line_and_follow_ups_wait(
     chain = make_chain(tmp_path, config, stages=TWO)
     assert ChainRunner().run(chain) == "failed"
     first, second = (stage.folder for stage in chain.stages)
-    assert (Outcome.of(first).status, Outcome.of(first).error) == ("failed", said)
+    assert (StageState.of(first).status, StageState.of(first).error) == ("failed", said)
     assert calls(second) == []
     stand_ins.behave({})
     assert ChainRunner().run(chain) == "done"
-    assert Outcome.of(first).error is None
+    assert StageState.of(first).error is None
 
 
 def test_a_run_that_only_its_evaluation_failed_of_is_not_trained_again(
@@ -152,7 +152,7 @@ def test_stopping_lets_the_training_save(stand_ins: StandIns, config: dict[str, 
     thread.join()
     assert statuses == ["waiting"]
     assert (folder / "checkpoint-00000001.pt").exists()
-    assert Outcome.of(folder).error is None
+    assert StageState.of(folder).error is None
     assert calls(chain.stages[1].folder) == []
 
 

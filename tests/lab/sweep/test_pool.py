@@ -8,7 +8,7 @@ import torch
 from elip.config import config_to_dict, load_config
 from elip.errors import ElipError
 from elip.lab.sweep import pool
-from elip.lab.sweep.chain import Chain, ChainRunner, Outcome, Stage
+from elip.lab.sweep.chain import Chain, ChainRunner, Stage, StageState
 from tests.conftest import PROJECT
 from tests.lab.sweep.stand_ins import StandIns, calls, make_chain, wait_for
 
@@ -52,7 +52,7 @@ def test_all_chains_are_run_side_by_side_in_turn_and_a_failing_one_leaves_the_ot
     told: list[tuple[int, str]] = []
     pool.run_all(chains, 2, lambda chain, _stage, outcome: told.append((chain.seed, outcome.status)))
     assert sorted(told) == [(1, "done"), (1, "running"), (2, "failed"), (2, "running"), (3, "done"), (3, "running")]
-    assert [Outcome.of(chain.stages[0].folder).error for chain in chains] == [None, "killed by SIGKILL", None]
+    assert [StageState.of(chain.stages[0].folder).error for chain in chains] == [None, "killed by SIGKILL", None]
 
 
 def test_a_bug_in_a_worker_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,13 +70,13 @@ def test_what_is_told_may_fail_and_leaves_no_command_behind(tmp_path: Path, monk
     chains = [make_chain(tmp_path, config, seed=seed) for seed in (1, 2, 3)]
     half_done = chains[1].stages[0].folder
 
-    def notice(chain: Chain, _stage: Stage, outcome: Outcome) -> None:
+    def notice(chain: Chain, _stage: Stage, outcome: StageState) -> None:
         if (chain.seed, outcome.status) == (2, "running"):
             wait_for(half_done / "begun")
             raise ElipError("cannot write sweep.json: No space left on device.")
 
     with pytest.raises(ElipError, match="No space left"):
         pool.run_all(chains, 1, notice)
-    assert Outcome.of(half_done).status == "waiting"
+    assert StageState.of(half_done).status == "waiting"
     assert (half_done / "checkpoint-00000001.pt").exists()
     assert calls(chains[2].stages[0].folder) == []
