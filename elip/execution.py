@@ -27,8 +27,10 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class Execution:
     """Calls parts of an encoder in training.
 
-    What lies between them, reducers above all, is called as it is: it may keep state and draw random numbers, which a
-    second call would not find as it was, and may do what no compiler can follow.
+    What lies between them, the hooks of reducers above all, is called as it is: it may keep state and draw random
+    numbers, which a second call would not find as it was, and may do what no compiler can follow. A function that a
+    reducer gives in the place of attention is called within its part. Forward hooks on what is recomputed run again
+    then; a module that has hooks of its own is not compiled.
 
     Args:
         recompute: what the backward pass computes again.
@@ -56,7 +58,13 @@ AT_ONCE = Execution()
 """Each part is called as it is, and all is kept."""
 
 
+_KINDS = 64
+"""Kinds of calls of one function that are compiled: with and without gradient, with and without a mask, and so on."""
+
+
 def _run_compiled(method: Any, *args: Any) -> Any:
+    if isinstance(method, nn.Module) and (method._forward_hooks or method._forward_pre_hooks):
+        return method(*args)
     owner, function = (
         (method, type(method).forward) if isinstance(method, nn.Module) else (method.__self__, method.__func__)
     )
@@ -66,6 +74,12 @@ def _run_compiled(method: Any, *args: Any) -> Any:
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return the compiled function of a class, in which objects of that class share what they can."""
+    config: Any = torch._dynamo.config
+    # beyond its limit torch would go on without compiling, and hardly say so
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    setattr(config, limit, max(getattr(config, limit), _KINDS))
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5):  # later it is always so
+        config.inline_inbuilt_nn_modules = True  # else each block has code of its own
     return torch.compile(function, dynamic=True)
 
 
@@ -86,10 +100,13 @@ def linear_of(linear: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tens
     A graph that is compiled is as without this function: the compiler itself makes again what is cheap.
 
     Args:
-        linear: whose gradient needs its input.
+        linear: whose gradient needs its input; anything but torch's own layer is run as it is.
         cheap: draws nothing, and keeps x for its own gradient, so that nothing is gained by giving x up.
+
+    Raises:
+        RuntimeError: in the backward pass, if x was changed in place after this.
     """
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or type(linear) is not nn.Linear:
         return linear(cheap(x))
     kind = "cpu" if x.is_meta else x.device.type  # where nothing is computed, there is no autocast to ask after
     autocast, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
@@ -100,7 +117,10 @@ def linear_of(linear: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tens
         made = cheap(x)
         return made.to(dtype) if autocast else made
 
+    version = x._version
     made = make(x)
+    if x._version != version:  # changed in place by `cheap`, which cannot be called on it again
+        return linear(made)
     own, detached = made.untyped_storage()._cdata, x.detach()
 
     def pack(tensor: Tensor) -> Tensor | _Again:
@@ -113,6 +133,8 @@ def linear_of(linear: Callable[[Tensor], Tensor], cheap: Callable[[Tensor], Tens
     def unpack(kept: Tensor | _Again) -> Tensor:
         if isinstance(kept, Tensor):
             return kept
+        if detached._version != version:
+            raise RuntimeError("the input of a block's norm or activation was changed in place after its use")
         with torch.no_grad(), torch.autocast(kind, dtype, enabled=autocast, cache_enabled=False):
             return make(detached).as_strided(*kept)
 

@@ -1,6 +1,7 @@
 """What is recomputed gives the same bits, and is not kept; what is compiled is shared by what is alike."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -71,6 +72,31 @@ def test_without_gradient_nothing_is_made_twice() -> None:
     assert len(calls) == 1
     linear_of(linear, cheap, x).sum().backward()
     assert len(calls) == 3
+
+
+class Scaled(nn.Linear):
+    """Reads its input twice, as adapters do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.sum(dim=-1, keepdim=True)
+
+
+@pytest.mark.parametrize("linear", [nn.Linear(WIDTH, WIDE), Scaled(WIDTH, WIDE)], ids=["plain", "scaled"])
+@pytest.mark.parametrize("cheap", [partial(F.silu, inplace=True), partial(F.relu, inplace=True)], ids=["silu", "relu"])
+def test_what_changes_its_input_or_is_no_plain_layer_is_as_without(
+    linear: nn.Linear, cheap: Callable[[Tensor], Tensor]
+) -> None:
+    kept = gradients((linear, cheap), lambda linear, cheap, x: linear(cheap(x)), torch.bfloat16)
+    again = gradients((linear, cheap), linear_of, torch.bfloat16)
+    assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_an_input_that_is_changed_later_is_told(layers: Layers) -> None:
+    x = torch.randn(2, ROWS, WIDTH)
+    out = linear_of(layers[0], layers[1], x)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        out.sum().backward()
 
 
 class Block(nn.Module):

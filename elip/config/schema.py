@@ -192,8 +192,8 @@ class TrainConfig(Section):
     """Arithmetic of the momentum encoders' passes, of which nobody takes a gradient; null: as `precision`."""
     clip_grad_norm: float | None = Field(None, gt=0)
     recompute: Recompute = "none"
-    """What the encoders do not keep for the backward pass: `none`; `light`, results of LayerNorm and GELU, a fifth of
-    the memory at hardly any time; `full`, all but the inputs of blocks, at a third more time."""
+    """What the encoders, without VQA's decoder, do not keep for the backward pass: `none`; `light`, results of
+    LayerNorm and GELU, a fifth of the memory at hardly any time; `full`, all but inputs of blocks, at a third more."""
     compile: bool = False
     """Compile the blocks of the encoders (torch.compile), or the whole step of a task that is made of other things."""
     device: str = "auto"

@@ -29,14 +29,11 @@ class MomentumFeatures:
     Args:
         image, text: unit features [B, E].
         vision: its image tokens.
-        image_queue, text_queue: earlier features [E, Q], in the precision of these.
     """
 
     image: Tensor
     text: Tensor
     vision: VisionOutput
-    image_queue: Tensor
-    text_queue: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,9 +115,7 @@ class AlignmentModel(nn.Module):
         with self.momentum.teaching():
             output = self.teacher.encode_image(image, guide, watch, reduce=reduce)
             image_feat, text_feat = self.teacher.image_feat(output.embeds), self.teacher.text_feat(text.states)
-        # in single precision the queues themselves; in a lower one a large copy, made once for all that reads it
-        queues = (queue.to(image_feat.dtype) for queue in (self.queues.image, self.queues.text))
-        return MomentumFeatures(image_feat, text_feat, output, *queues)
+        return MomentumFeatures(image_feat, text_feat, output)
 
     def guide(self, keys: MomentumFeatures, text: Text | None = None, progress: float = 1.0) -> Guide:
         """Return what may decide which patches of a batch to keep in training.
@@ -136,13 +131,13 @@ class AlignmentModel(nn.Module):
         """Return similarities [B, B + Q] with the batch's momentum features and the queues, over the temperature."""
         return self._contrast(self.similarity, image_feat, text_feat, keys)
 
-    @torch.no_grad()
     def teacher_contrast(self, keys: MomentumFeatures) -> Similarities:
         """Return the same of the momentum features themselves, without gradient."""
-        return self._contrast(self.momentum["similarity"], keys.image, keys.text, keys)
+        with self.momentum.teaching():
+            return self._contrast(self.momentum["similarity"], keys.image, keys.text, keys)
 
     def _contrast(self, similarity: nn.Module, image: Tensor, text: Tensor, keys: MomentumFeatures) -> Similarities:
-        return similarity(image, text, (keys.image, keys.image_queue), (keys.text, keys.text_queue), self.temp)
+        return similarity(image, text, (keys.image, self.queues.image), (keys.text, self.queues.text), self.temp)
 
     def matching_logits(self, cls: Tensor) -> Tensor:
         """Return [T, 2] logits (no match, match) from fused hidden states of [CLS], [T, D]."""

@@ -182,7 +182,8 @@ class PairFinetuningTask(AlignmentTask[PairFinetuningT]):
         return dataset
 
     def prepare(self, batch: Batch) -> Batch:
-        warn_of_one_image(batch["image_id"])
+        if "image_id" in batch and "negative_image" not in batch:
+            warn_of_one_image(batch["image_id"])
         return batch
 
     def training_step(self, batch: Batch, progress: Progress) -> StepOutput:

@@ -158,7 +158,7 @@ class Task(nn.Module, Generic[ConfigT]):
     """Whether some steps reach only a part of the trained parameters. Several processes then look for the others in
     each step (DDP's `find_unused_parameters`), which costs a little; without it, they cannot train such a task."""
 
-    compiles_parts: ClassVar[bool] = False
+    compiles_parts: bool = False
     """Whether the task itself sees to `train.compile`, part by part; else the engine compiles its step as a whole."""
     expected_leftovers: ClassVar[Sequence[str]] = ()
     """Names, or beginnings of names, of what checkpoints of other tasks hold that this task may have no place for.

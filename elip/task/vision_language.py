@@ -81,7 +81,6 @@ class VisionLanguageTask(Task[ConfigT]):
     expected_leftovers: ClassVar[Sequence[str]] = PRETRAINING_ONLY
     length_keys: ClassVar[Sequence[str]] = ("text_length", "eval_text_length")
     """Keys of the task's config, where it has them, that tell how many tokens a text has."""
-    compiles_parts = True
     trains_on_pairs: ClassVar[bool] = False
     """Whether pairs of picture and caption are all that is trained on, so that tar shards may hold them."""
     model: Any
@@ -104,6 +103,7 @@ class VisionLanguageTask(Task[ConfigT]):
         albef = create_albef(
             config.model, config.reducer, config.eval.reducer, projections=projections, mlm_head=mlm_head
         )
+        self.compiles_parts = True
         albef.set_execution(Execution(config.train.recompute, config.train.compile))
         if albef.reducer is not None:
             _check_evaluation_has_all(config, albef.reducer)

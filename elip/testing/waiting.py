@@ -30,7 +30,10 @@ _TO_PYTHON = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.cpu}
 
 @contextmanager
 def never_waiting() -> Iterator[None]:
-    """Return a context in which an AssertionError names the first operation that would make a device be waited for."""
+    """Return a context in which an AssertionError names the first operation that would make a device be waited for.
+
+    Copies by `.to("cpu")` are not told from others where all is on the CPU.
+    """
     with _NoCalls(), _NoOperators():
         yield
 

@@ -202,7 +202,7 @@ def test_chains_are_handed_to_slurm_once_and_a_report_asks_it_which_run(
     assert call(file, "--launcher", "slurm") == 0
     assert "3 chains of runs are with Slurm already, 1 were handed over now" in capsys.readouterr().out
     for arm, seed in (("none", 1), ("random", 2)):  # in the order of jobs, the first and the last
-        chain.Outcome("running").write(run_folder(tmp_path, arm, seed))
+        chain.StageState("running").write(run_folder(tmp_path, arm, seed))
     (tmp_path / "out" / "runs" / "random" / "seed-2" / "job.json").write_text(json.dumps({"job": "4711_3"}))
     assert call(file, "--report") == 0
     assert (runs(tmp_path)["none 1"], runs(tmp_path)["random 2"]) == ("running", "waiting")
@@ -246,7 +246,7 @@ def test_a_report_believes_a_run_that_says_it_is_running_while_someone_has_its_f
 ) -> None:
     file = write_file(tmp_path / "lab.yaml", digits)
     assert call(file, "--only", "none", "--seeds", "1") == 0
-    chain.Outcome("running").write(run_folder(tmp_path, "random", 1))
+    chain.StageState("running").write(run_folder(tmp_path, "random", 1))
     lock = RunLock(tmp_path / held)
     lock.acquire()
     assert call(file, "--report") == 0
