@@ -127,6 +127,7 @@ class TextEncoder(nn.Module):
         image_kv: ImageKV,
         places: Sequence[Tensor],
         image_index: Tensor | None = None,
+        attended: bool = False,
     ) -> list[Tensor]:
         """Return what `fuse` does at some places only, which leaves the last layer hardly anything to do.
 
@@ -134,51 +135,42 @@ class TextEncoder(nn.Module):
             text, mask, image_kv, image_index: as in `fuse`.
             places: for each group of texts, in their order, the tokens that are wanted: [T of the group, P]. As texts,
                 groups without an `image_index` are of multiples of B.
+            attended: the texts come from `attend_alone`.
 
         Returns:
             [T of the group, P, D] of each group.
         """
-        if not self.fusion_layers:
-            return [
-                at_places(part, wanted) for part, wanted in zip(text.split(list(map(len, places))), places, strict=True)
-            ]
-        last = len(self.fusion_layers) - 1
+        sizes, last = [len(wanted) for wanted in places], len(self.fusion_layers) - 1
+        if last < 0:
+            return [at_places(part, wanted) for part, wanted in zip(text.split(sizes), places, strict=True)]
         for number in range(last):
-            text = self._meet(number, text, mask, image_kv, image_index)
-        sizes = [len(wanted) for wanted in places]
+            text = self._meet(number, text, mask, image_kv, image_index, attended=attended)
         indices = [None] * len(sizes) if image_index is None else image_index.split(sizes, dim=-1)
         groups = zip(text.split(sizes), mask.split(sizes), indices, places, strict=True)
-        return [self._meet(last, part, there, image_kv, index, wanted) for part, there, index, wanted in groups]
+        return [
+            self._meet(last, part, there, image_kv, index, wanted, attended) for part, there, index, wanted in groups
+        ]
 
-    def fuse_cls(self, text: Tensor, mask: Tensor, image_kv: ImageKV, image_index: Tensor | None = None) -> Tensor:
-        """Return the last hidden states of [CLS] alone, [T, D]; see `fuse`."""
-        return self.fuse_at(text, mask, image_kv, [places_of_cls(text)], image_index)[0][:, 0]
+    def fuse_cls(
+        self,
+        text: Tensor,
+        mask: Tensor,
+        image_kv: ImageKV,
+        image_index: Tensor | None = None,
+        attended: bool = False,
+    ) -> Tensor:
+        """Return the last hidden states of [CLS] alone, [T, D]; see `fuse_at`."""
+        return self.fuse_at(text, mask, image_kv, [places_of_cls(text)], image_index, attended)[0][:, 0]
 
     def attend_alone(self, text: Tensor, mask: Tensor) -> Tensor:
         """Return texts after that part of the fusion layers in which no image has a part: of the first, attention.
 
+        For texts that meet many images: this is done once, and not for each of them.
+
         Shape:
-            text: [T, L, D], from `encode`;  mask: [T, L];  returns [T, L, D], for `score`
+            text: [T, L, D], from `encode`;  mask: [T, L];  returns [T, L, D]
         """
         return self.fusion_layers[0].attend(text, key_mask(mask)) if self.fusion_layers else text
-
-    def score(self, attended: Tensor, mask: Tensor, image_kv: ImageKV) -> Tensor:
-        """Return what `fuse_cls` gives, [T, D], for texts that meet many images, but are made ready for it once.
-
-        Args:
-            attended: [T, L, D], from `attend_alone`.
-            mask: [T, L].
-            image_kv: B images; text t meets image t % B.
-        """
-        if not self.fusion_layers:
-            return attended[:, 0]
-        source, source_mask = self._source(0, len(attended), image_kv, None)
-        places, last = places_of_cls(attended), len(self.fusion_layers) - 1
-        text = at_places(attended, places) if last == 0 else attended
-        text = self.fusion_layers[0].meet(text, source, source_mask)
-        for number in range(1, last + 1):
-            text = self._meet(number, text, mask, image_kv, None, places if number == last else None)
-        return text[:, 0]
 
     def _meet(
         self,
@@ -188,10 +180,16 @@ class TextEncoder(nn.Module):
         image_kv: ImageKV,
         image_index: Tensor | None,
         places: Tensor | None = None,
+        attended: bool = False,
     ) -> Tensor:
-        """Return texts after one of the fusion layers, counted from 0."""
-        source, source_mask = self._source(number, len(text), image_kv, image_index)
-        return self._run(self.fusion_layers[number], text, key_mask(mask), source, source_mask, places)
+        """Return texts after one of the fusion layers, counted from 0; `attended` is about the first of them."""
+        layer, (source, source_mask) = (
+            self.fusion_layers[number],
+            self._source(number, len(text), image_kv, image_index),
+        )
+        if attended and number == 0:
+            return layer.meet(text if places is None else at_places(text, places), source, source_mask)
+        return self._run(layer, text, key_mask(mask), source, source_mask, places)
 
     def _source(
         self, number: int, num_texts: int, image_kv: ImageKV, image_index: Tensor | None

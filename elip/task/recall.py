@@ -274,7 +274,7 @@ def match_texts(
     for chunk in order.split(TEXTS_AT_ONCE):
         longest = int(lengths[chunk[-1]])
         text, there = attended[chunk, :longest].to(device), mask[chunk, :longest].to(device)
-        scores.append(match(encoder.score(text, there, image_kv))[:, 1].float())
+        scores.append(match(encoder.fuse_cls(text, there, image_kv, attended=True))[:, 1].float())
     return torch.cat(scores)[order.argsort().to(device)]
 
 

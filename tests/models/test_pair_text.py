@@ -119,6 +119,14 @@ def test_recomputing_activations_changes_no_gradient(images: Tensor) -> None:
             torch.testing.assert_close(plain, one, atol=0, rtol=0)
 
 
+@torch.no_grad()
+def test_cls_alone_is_that_of_the_whole(encoder: PairTextEncoder, images: Tensor, text: Tensor) -> None:
+    kv = encoder.project(images)
+    for index in (None, torch.arange(2 * TEXTS).view(2, TEXTS).flip(1)):
+        whole = encoder.fuse(text, MASK, kv, index)
+        torch.testing.assert_close(encoder.fuse_cls(text, MASK, kv, index), whole[:, 0])
+
+
 def test_a_wrong_number_of_images_is_refused(encoder: PairTextEncoder, images: Tensor, text: Tensor) -> None:
     with pytest.raises(ValueError, match="3 texts need 6 images, two each; got 5"):
         encoder.fuse(text, MASK, encoder.project(images[:5]))

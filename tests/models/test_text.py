@@ -176,7 +176,7 @@ def test_what_is_wanted_at_some_places_is_what_all_of_it_has_there(
             torch.testing.assert_close(found, part[torch.arange(3)[:, None], wanted])
         torch.testing.assert_close(encoder.fuse_cls(text, mask, kv, pairing), whole[:, 0])
     attended = encoder.attend_alone(text, mask)
-    torch.testing.assert_close(encoder.score(attended, mask, kv), encoder.fuse(text, mask, kv)[:, 0])
+    torch.testing.assert_close(encoder.fuse_cls(attended, mask, kv, attended=True), encoder.fuse(text, mask, kv)[:, 0])
 
 
 def test_gradients_of_what_is_wanted_are_those_of_the_whole(
