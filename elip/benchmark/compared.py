@@ -9,11 +9,12 @@ import torch
 
 from elip.benchmark.loading import Reader
 from elip.benchmark.matching import Reranking
-from elip.benchmark.step import TrainingStep, device_of
+from elip.benchmark.step import TrainingStep
 from elip.config.schema import RunConfig
 from elip.efficiency.report import Table
 from elip.efficiency.resources import Timing, machine, time_in_turn
 from elip.efficiency.task_cost import train_step_macs
+from elip.engine.runtime import device_of
 from elip.errors import ConfigError
 
 Record = dict[str, Any]

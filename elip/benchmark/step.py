@@ -25,12 +25,6 @@ _MOST_TRIES = 20
 """Steps within which fp16 has found a loss scale that does not overflow: the first is 2^16, and each halves it."""
 
 
-def device_of(config: RunConfig) -> torch.device:
-    """Return the device that a run of a config takes on this machine."""
-    name = config.train.device
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
 def saved_in_pass(task: Task, batch: Batch, run: Run) -> int:
     """Return the bytes that a forward pass of a training step keeps for its backward pass, in the run's precision.
 

@@ -121,7 +121,7 @@ def start_run(config: RunConfig, exclusive: bool = False) -> Iterator[Run]:
         ConfigError: `train.device` names a device that is not here.
         ElipError: on every process, if `output_dir` cannot be made or written to, or another run is in it.
     """
-    device = _choose_device(config.train.device)
+    device = _choose_device(config)
     run = Run(device, Path(config.output_dir), PRECISIONS[config.train.precision])
     with _process_group(device), _signals(run):
         _set_up_messages()
@@ -131,12 +131,16 @@ def start_run(config: RunConfig, exclusive: bool = False) -> Iterator[Run]:
             yield run
 
 
-def _choose_device(name: str) -> torch.device:
-    cuda = torch.cuda.is_available()
-    if name == "auto":
-        name = "cuda" if cuda else "cpu"
+def device_of(config: RunConfig) -> torch.device:
+    """Return the device that a run of a config takes on this machine; whether it is there, `start_run` finds out."""
+    name = config.train.device
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _choose_device(config: RunConfig) -> torch.device:
+    cuda, name = torch.cuda.is_available(), config.train.device
     try:
-        device = torch.device(name)
+        device = device_of(config)
     except RuntimeError as error:
         raise ConfigError(f"train.device: {name!r} is no device. Use auto, cpu, cuda or cuda:NUMBER.") from error
     if device.type != "cuda":

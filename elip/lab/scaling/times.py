@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from elip.benchmark.step import TrainingStep, device_of
+from elip.benchmark.step import TrainingStep
 from elip.config.schema import RunConfig
 from elip.efficiency.resources import Timing, machine, time_in_turn
 from elip.efficiency.task_cost import train_step_macs
+from elip.engine.runtime import device_of
 from elip.lab.scaling.axes import Axis
 
 Tell = Callable[[str], object]

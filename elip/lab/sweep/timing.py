@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from elip.atomic import write_text
-from elip.benchmark.step import TrainingStep, device_of
+from elip.benchmark.step import TrainingStep
 from elip.config import config_from_dict, config_to_dict
 from elip.config.schema import RunConfig
 from elip.efficiency.resources import machine, time_in_turn
+from elip.engine.runtime import device_of
 from elip.lab.sweep.counting import fingerprint
 from elip.registry import load_plugins
 
