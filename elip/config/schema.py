@@ -193,7 +193,7 @@ class TrainConfig(Section):
     clip_grad_norm: float | None = Field(None, gt=0)
     recompute: Recompute = "none"
     """What the encoders, without VQA's decoder, do not keep for the backward pass: `none`; `light`, results of
-    LayerNorm and GELU, a fifth of the memory at hardly any time; `full`, all but inputs of blocks, at a third more."""
+    LayerNorm and GELU, a quarter of it at hardly any time; `full`, all but inputs of blocks, for a third more."""
     compile: bool = False
     """Compile the blocks of the encoders (torch.compile), or the whole step of a task that is made of other things."""
     device: str = "auto"

@@ -25,7 +25,7 @@ SIZES = [  # what the defaults are made for: 12 blocks and 196 patches
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("task_name", FILES)
+@pytest.mark.parametrize("task_name", ["pretrain", *FILES])
 def test_a_task_trains_and_infers_under_a_reducer(digits: Path, tiny: list[str], task_name: str, name: str) -> None:
     overrides = [*without_reducer(small_run(task_name, digits, tiny)), *SIZES, f"reducer={{name: {name}}}"]
     task = small_task(task_name, overrides)
